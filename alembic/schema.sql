@@ -668,7 +668,7 @@ CREATE TABLE remote_media (
 	size_bytes INTEGER NOT NULL, 
 	content_type TEXT NOT NULL, 
 	file_name TEXT, 
-	last_used_ts INTEGER NOT NULL, 
+	last_used_ts INTEGER NOT NULL, sha256 TEXT, 
 	CONSTRAINT pk_remote_media PRIMARY KEY (server, media_id)
 );
 
@@ -814,8 +814,11 @@ CREATE TABLE quarantined_media (
 	media_id TEXT NOT NULL, 
 	quarantined_by TEXT NOT NULL, 
 	quarantined_ts INTEGER NOT NULL, 
+	sha256 TEXT, 
 	CONSTRAINT pk_quarantined_media PRIMARY KEY (origin, media_id)
 );
+
+CREATE INDEX ix_quarantined_media_sha256 ON quarantined_media (sha256);
 
 CREATE TABLE rate_limit_overrides (
 	user_id TEXT NOT NULL, 
@@ -845,6 +848,10 @@ CREATE INDEX ix_tasks_status_created_ts ON tasks (status, created_ts);
 CREATE INDEX ix_access_tokens_issued_to ON access_tokens (issued_to) WHERE issued_to IS NOT NULL;
 
 CREATE INDEX ix_media_sha256 ON media (sha256);
+
+CREATE INDEX ix_remote_media_sha256 ON remote_media (sha256);
+
+CREATE INDEX ix_account_data_position ON account_data (position);
 
 CREATE TABLE delayed_events (
 	delay_id TEXT NOT NULL, 

@@ -84,8 +84,10 @@ def upgrade() -> None:
         sa.Column("media_id", sa.Text(), nullable=False),
         sa.Column("quarantined_by", sa.Text(), nullable=False),
         sa.Column("quarantined_ts", sa.Integer(), nullable=False),
+        sa.Column("sha256", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("origin", "media_id", name=op.f("pk_quarantined_media")),
     )
+    op.create_index(op.f("ix_quarantined_media_sha256"), "quarantined_media", ["sha256"])
     op.create_table(
         "rate_limit_overrides",
         sa.Column("user_id", sa.Text(), nullable=False),
@@ -140,6 +142,9 @@ def upgrade() -> None:
     )
 
     op.create_index(op.f("ix_media_sha256"), "media", ["sha256"])
+    op.add_column("remote_media", sa.Column("sha256", sa.Text(), nullable=True))
+    op.create_index(op.f("ix_remote_media_sha256"), "remote_media", ["sha256"])
+    op.create_index(op.f("ix_account_data_position"), "account_data", ["position"])
 
     op.add_column("forgotten_rooms", sa.Column("forgotten_ts", sa.Integer(), nullable=True))
 
@@ -151,6 +156,9 @@ def downgrade() -> None:
 
     op.drop_column("forgotten_rooms", "forgotten_ts")
 
+    op.drop_index(op.f("ix_account_data_position"), "account_data")
+    op.drop_index(op.f("ix_remote_media_sha256"), "remote_media")
+    op.drop_column("remote_media", "sha256")
     op.drop_index(op.f("ix_media_sha256"), "media")
     op.drop_column("media", "is_protected")
     op.drop_column("media", "last_used_ts")
@@ -169,6 +177,7 @@ def downgrade() -> None:
 
     op.drop_table("tasks")
     op.drop_table("rate_limit_overrides")
+    op.drop_index(op.f("ix_quarantined_media_sha256"), "quarantined_media")
     op.drop_table("quarantined_media")
     op.drop_table("media_quotas")
     op.drop_index(op.f("ix_invitations_expires_ts"), "invitations")

@@ -343,6 +343,23 @@ def test_quarantine_covers_the_same_content_and_what_is_uploaded_later(
     assert [download(alice, it).status_code for it in (first, second, later)] == [200] * 3
 
 
+def test_content_that_was_quarantined_and_deleted_stays_so_when_it_is_uploaded_again(
+    admin: Person, alice: Person
+) -> None:
+    first = upload(alice)
+    quarantine(admin, first)
+    assert admin.delete(f"{V1}/media/{first}").get_json()["total"] == 1
+
+    again = upload(alice)
+
+    assert refusal(download(alice, again)) == NOT_FOUND
+    (found,) = listed(admin, alice.user_id)["media"]
+    assert found["quarantined_by"] == admin.user_id
+    admin.post(f"{V1}/media/unquarantine/{first}")  # the one that is deleted
+    assert download(alice, again).data == TEXT
+    assert download(alice, upload(alice)).data == TEXT
+
+
 def test_a_protected_file_is_spared(admin: Person, alice: Person) -> None:
     spared, other = upload(alice, b"sticker"), upload(alice, b"photo")
     answer = admin.post(f"{V1}/media/protect/{media_id(spared)}")
@@ -512,6 +529,38 @@ def test_files_of_other_servers_are_quarantined_and_purged(
     assert refusal(download(alice, "b.test/cat")) == NOT_FOUND  # stays quarantined
     admin.post(f"{V1}/media/unquarantine/b.test/cat")
     assert download(alice, "b.test/cat").data == TEXT
+
+
+def test_quarantined_content_is_recognized_in_files_of_other_servers(
+    remote: Remotes, admin: Person, alice: Person
+) -> None:
+    b = remote("b.test")
+    b.media |= dict.fromkeys(("known", "new"), ("text/plain", TEXT))
+    b.media["other"] = ("text/plain", b"another content")
+    assert download(alice, "b.test/known").data == TEXT
+
+    quarantine(admin, upload(alice))
+
+    assert refusal(download(alice, "b.test/known")) == NOT_FOUND
+    assert refusal(download(alice, "b.test/new")) == NOT_FOUND
+    assert refusal(download(alice, "b.test/new")) == NOT_FOUND  # not fetched again
+    assert len(b.received("/media/download/new")) == 1
+    assert download(alice, "b.test/other").data == b"another content"
+    admin.post(f"{V1}/media/unquarantine/b.test/new")
+    assert [download(alice, f"b.test/{it}").data for it in ("known", "new")] == [TEXT] * 2
+
+
+def test_a_file_of_another_server_quarantines_its_content_here(
+    remote: Remotes, admin: Person, alice: Person
+) -> None:
+    remote("b.test").media["cat"] = ("text/plain", TEXT)
+    here = upload(alice)
+    assert download(alice, "b.test/cat").data == TEXT
+
+    quarantine(admin, "b.test/cat")
+
+    assert refusal(download(alice, here)) == NOT_FOUND
+    assert refusal(download(alice, upload(admin))) == NOT_FOUND
 
 
 def test_other_servers_do_not_get_quarantined_files(

@@ -15,8 +15,9 @@ from homebody.core import audit
 from homebody.core.accounts import accounts
 from homebody.core.administration import media_retention
 from homebody.core.federation import remote_media
-from homebody.core.media import deletion, in_rooms, listing, quarantine, store
+from homebody.core.media import deletion, in_rooms, listing, quarantine, references, store
 from homebody.core.media.listing import Page
+from homebody.core.media.references import References
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
 
@@ -54,10 +55,11 @@ def delete_old_media() -> Json:
     size_gt = http.query_integer("size_gt", 0)
     keep_profiles = http.query_boolean("keep_profiles", default=True)
     homeserver.media_used.write()
+    used = references.collect(homeserver.database) if keep_profiles else None
     found = media_retention.unused_files(
-        homeserver.database, before_ts, larger_than=size_gt, keeps_used=keep_profiles
+        homeserver.database, before_ts, larger_than=size_gt, used=used
     )
-    return _delete([it.media_id for it in found])
+    return _delete([it.media_id for it in found], used)
 
 
 @bp.post("/v1/media/<server_name>/delete")
@@ -247,8 +249,8 @@ def _check_account(tx: Reader, user_id: str) -> None:
         raise errors.not_found("This server has no such user")
 
 
-def _delete(media_ids: list[str]) -> Json:
-    done = deletion.delete_files(homeserver.database, media_ids, requester().user_id)
+def _delete(media_ids: list[str], spared: References | None = None) -> Json:
+    done = deletion.delete_files(homeserver.database, media_ids, requester().user_id, spared)
     return {"deleted_media": done.media_ids, "total": len(done.media_ids)}
 
 

@@ -18,8 +18,9 @@ from homebody.config import values
 from homebody.core import audit
 from homebody.core.administration import media_retention
 from homebody.core.federation import remote_media
-from homebody.core.media import deletion, in_rooms, limits, listing, quarantine, store
+from homebody.core.media import deletion, in_rooms, limits, listing, quarantine, references, store
 from homebody.core.media.listing import Page
+from homebody.core.media.references import References
 from homebody.core.rooms import aliases
 from homebody.spec.events import Json
 from homebody.storage.database import Database
@@ -127,10 +128,11 @@ def delete_unused(
     size = 0 if larger_than == "0" else _size(larger_than)
     with open_database(ctx) as database:
         before_ts = time.time_ns() // 1_000_000 - days * DAY_MS
+        used = references.collect(database)
         found = media_retention.unused_files(
-            database, before_ts, larger_than=size, with_encrypted=with_encrypted
+            database, before_ts, used=used, larger_than=size, with_encrypted=with_encrypted
         )
-        _delete(database, [it.media_id for it in found], yes=yes, is_json=is_json)
+        _delete(database, [it.media_id for it in found], used, yes=yes, is_json=is_json)
 
 
 @media.command("purge-remote")
@@ -278,12 +280,19 @@ def _protect(ctx: click.Context, file: str, *, is_protected: bool, is_json: bool
     print_result(text, {"uri": uri, "is_protected": is_protected}, is_json=is_json)
 
 
-def _delete(database: Database, media_ids: list[str], *, yes: bool, is_json: bool) -> None:
+def _delete(
+    database: Database,
+    media_ids: list[str],
+    spared: References | None = None,
+    *,
+    yes: bool,
+    is_json: bool,
+) -> None:
     if media_ids and not yes:
         click.confirm(f"Delete {len(media_ids)} files forever?", abort=True, err=True)
     done = deletion.Deleted()
     with progress("Deleting", len(media_ids)) as show:
-        for step in deletion.delete_in_steps(database, media_ids, audit.COMMAND_LINE):
+        for step in deletion.delete_in_steps(database, media_ids, audit.COMMAND_LINE, spared):
             done.add(step)
             show(len(done.media_ids))
     _print_deleted(len(done.media_ids), done.freed_bytes, is_json=is_json)

@@ -25,6 +25,7 @@ class AccountData(Base):
 
     __table_args__ = (
         Index(None, "user_id", "position"),
+        Index(None, "position"),  # what is new, of all users
         Index(None, "user_id", "size_bytes"),  # for the size of a user's data, without reading it
     )
 

@@ -66,12 +66,13 @@ class RemoteMediaFile(Base):
     content_type: Mapped[str]
     file_name: Mapped[str | None]
     last_used_ts: Mapped[int]  # ms, to the day
+    sha256: Mapped[str | None]  # hex; not of files that were fetched before this was noted
 
-    __table_args__ = (Index(None, "last_used_ts", "size_bytes"),)
+    __table_args__ = (Index(None, "last_used_ts", "size_bytes"), Index(None, "sha256"))
 
 
 class QuarantinedMedia(Base):
-    """A file, of this server or another, that nobody can download.
+    """A file, of this server or another, that nobody can download. It may be deleted, or unknown.
 
     Written by core/media/quarantine.py.
     """
@@ -81,6 +82,9 @@ class QuarantinedMedia(Base):
     media_id: Mapped[str] = mapped_column(primary_key=True)
     quarantined_by: Mapped[str]  # the administrator
     quarantined_ts: Mapped[int]  # ms
+    sha256: Mapped[str | None]  # hex; None if the content is not known
+
+    __table_args__ = (Index(None, "sha256"),)
 
 
 class MediaQuota(Base):

@@ -12,9 +12,10 @@ from sqlalchemy import select, update
 
 from homebody.core.administration import media_retention
 from homebody.core.federation import remote_media
-from homebody.core.media import deletion, files
+from homebody.core.media import deletion, files, references
 from homebody.errors import MatrixError
 from homebody.models.media import Media, RemoteMediaFile
+from homebody.storage.database import Reader
 from homebody.web import Application
 from tests.client_server.test_media import download, upload
 from tests.conftest import Login, MakeApp, Person
@@ -117,6 +118,57 @@ def test_files_in_use_are_kept(app: Application, alice: Person) -> None:
     assert done.files == 1
     assert are_there(alice, *files.values()) == [True] * len(files)
     assert are_there(alice, unused) == [False]
+
+
+def test_files_that_come_into_use_while_others_are_deleted_are_kept(
+    app: Application, alice: Person, tmp_path: Path
+) -> None:
+    names = ("avatar", "field", "room", "pinned", "emoji")
+    files = {name: upload(alice, name.encode()) for name in names}
+    unused = upload(alice, b"unused")
+    uri = {name: f"mxc://{media}" for name, media in files.items()}
+    room = alice.create_room()
+    pinned = alice.send(room, "a.png", msgtype="m.image", url=uri["pinned"])
+    grow_old(app, [*files.values(), unused])
+    database = app.homeserver.database
+    used = references.collect(database)
+    found = media_retention.unused_files(database, now_ms() - 30 * DAY_MS, used=used)
+    assert len(found) == len(files) + 1
+
+    profile = f"profile/{alice.user_id}"
+    alice.put(f"{profile}/avatar_url", json={"avatar_url": uri["avatar"]})
+    alice.put(f"{profile}/org.example.banner", json={"org.example.banner": uri["field"]})
+    alice.set_state(room, "m.room.avatar", {"url": uri["room"]})
+    alice.set_state(room, "m.room.pinned_events", {"pinned": [pinned]})
+    account_data = f"user/{alice.user_id}/account_data/im.ponies.user_emotes"
+    alice.put(account_data, json={"images": {"dog": {"url": uri["emoji"]}}})
+    done = deletion.delete_files(database, [it.media_id for it in found], spared=used)
+
+    assert done.media_ids == [unused.partition("/")[2]]
+    assert are_there(alice, *files.values(), unused) == [True] * len(files) + [False]
+    assert disk(tmp_path) == sum(map(len, names))
+
+
+def test_a_file_becomes_an_avatar_just_before_the_write_that_would_delete_it(
+    app: Application, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    media = upload(alice)
+    grow_old(app, [media])
+    renew, calls = references.References.renew, []
+
+    def renew_and_set(used: references.References, tx: Reader) -> None:
+        renew(used, tx)
+        calls.append(type(tx).__name__)
+        if len(calls) == 1:
+            path = f"profile/{alice.user_id}/avatar_url"
+            alice.put(path, json={"avatar_url": f"mxc://{media}"})
+
+    monkeypatch.setattr(references.References, "renew", renew_and_set)
+    done = sweep(app)
+
+    assert calls == ["Reader", "Tx"]
+    assert done.files == 0
+    assert are_there(alice, media) == [True]
 
 
 def test_what_is_not_in_use_any_more_is_deleted(app: Application, alice: Person) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import bindparam, func, select
 
 from homebody.core.administration import abandoned_rooms, media_retention
+from homebody.core.media import references
 from homebody.models.account_data import AccountData
 from homebody.models.events import StoredEvent
 from homebody.models.key_backup import KeyBackup
@@ -265,7 +266,10 @@ def _could_free(db: Database, ages: Ages, by_room: dict[str, int], per_event: fl
         old_events = tx.sql.execute(_OLD_EVENTS, before).scalar_one()
         pages = vacuum.pages(tx)
     unused = media_retention.unused_files(
-        db, now_ms - ages.local_media * DAY_MS, with_encrypted=False
+        db,
+        now_ms - ages.local_media * DAY_MS,
+        used=references.collect(db),
+        with_encrypted=False,
     )
     abandoned = [it.room_id for it in abandoned_rooms.find(db)]
     return [

@@ -69,14 +69,13 @@ def unused_files(
     db: Database,
     before_ts: int,
     *,
+    used: References | None,
     larger_than: int = 0,
-    keeps_used: bool = True,
     with_encrypted: bool = True,
-    used: References | None = None,
 ) -> list[UnusedFile]:
     """Return the files of this server that were last used before a time, the longest unused first.
 
-    Without those in use, unless `keeps_used` is False; `used` are these if they are known already.
+    Without those in use by `used`, if it is not None.
     """
     with db.read() as tx:
         asked = {
@@ -86,13 +85,11 @@ def unused_files(
             "with_encrypted": with_encrypted,
         }
         rows = tx.sql.execute_long(_UNUSED, asked)
-    if keeps_used and rows and used is None:
-        used = references.collect(db)
     name = db.server.name
     return [
         UnusedFile(row.media_id, row.size_bytes)
         for row in rows
-        if not (keeps_used and used is not None and used.has(name, row.media_id))
+        if used is None or not used.has(name, row.media_id)
     ]
 
 
@@ -136,24 +133,28 @@ def _sweep_local(
 
     if settings.local_media_lifetime_ms is not None:
         old = candidates(settings.local_media_lifetime_ms)
-        for deleted in deletion.delete_in_steps(db, [it.media_id for it in old]):
+        for deleted in deletion.delete_in_steps(db, [it.media_id for it in old], spared=used):
             done.add(deleted)
             step()
     if settings.local_media_bytes is not None:
         excess = local_bytes(db) - settings.local_media_bytes
         if excess > 0:
-            done.add(_free(db, candidates(DAY_MS), excess, step))
+            done.add(_free(db, candidates(DAY_MS), excess, used, step))
     return done
 
 
 def _free(
-    db: Database, chosen: Iterable[UnusedFile], excess: int, step: Callable[[], None]
+    db: Database,
+    chosen: Iterable[UnusedFile],
+    excess: int,
+    used: References,
+    step: Callable[[], None],
 ) -> deletion.Deleted:
     """Delete files in their order until so many bytes are free."""
     done = deletion.Deleted()
     for it in chosen:
         if done.freed_bytes >= excess:
             break
-        done.add(deletion.delete_files(db, [it.media_id]))
+        done.add(deletion.delete_files(db, [it.media_id], spared=used))
         step()
     return done

@@ -75,7 +75,7 @@ _PUT = _PUT.on_conflict_do_update(
     index_elements=[RemoteMediaFile.server, RemoteMediaFile.media_id],
     set_={
         name: _PUT.excluded[name]
-        for name in ("name", "size_bytes", "content_type", "file_name", "last_used_ts")
+        for name in ("name", "size_bytes", "content_type", "file_name", "last_used_ts", "sha256")
     },
 )
 _USE = update(RemoteMediaFile).where(*_OF_FILE).values(last_used_ts=bindparam("now_ms"))
@@ -205,7 +205,10 @@ class RemoteMedia:
                 del self._under_way[name]
 
     def _receive(self, name: MediaName, timeout_ms: int) -> StoredFile:
-        """Fetch a file and store it. Raises RemoteError, and 503 when the disk is full."""
+        """Fetch a file and store it.
+
+        Raises RemoteError, 503 when the disk is full, M_NOT_FOUND if its content is in quarantine.
+        """
         with files.receiving(self._config.data_dir) as file:
             headers = self._download(name, file, timeout_ms)
             kept = file.keep()
@@ -223,11 +226,15 @@ class RemoteMedia:
                 "content_type": content_type,
                 "file_name": file_name,
                 "last_used_ts": tx.now_ms,
+                "sha256": file.sha256,
             }
             tx.sql.execute(_PUT, row)
+            is_quarantined = quarantine.follow(tx, name.server, name.media_id, file.sha256)
         if before is not None:
             event_loop.offload(files.remove_remote, self._config.data_dir, [before.name])
         self._make_room(file.size_bytes)
+        if is_quarantined:
+            raise errors.not_found("There is no such file")
         return self._described(kept, file.size_bytes, content_type, file_name)
 
     def _download(self, name: MediaName, file: RemoteFile, timeout_ms: int) -> Message:

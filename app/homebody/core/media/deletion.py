@@ -18,7 +18,8 @@ from typing import Final
 from sqlalchemy import bindparam, delete, select
 
 from homebody.core import audit
-from homebody.core.media import files, quarantine
+from homebody.core.media import files
+from homebody.core.media.references import References
 from homebody.models.media import Media
 from homebody.runtime import event_loop
 from homebody.storage.database import Database, Tx
@@ -62,24 +63,35 @@ class Deleted:
         self.freed_bytes += other.freed_bytes
 
 
-def delete_files(db: Database, media_ids: Iterable[str], actor: str | None = None) -> Deleted:
-    """Delete files; unknown ones are passed over.
+def delete_files(
+    db: Database,
+    media_ids: Iterable[str],
+    actor: str | None = None,
+    spared: References | None = None,
+) -> Deleted:
+    """Delete files; unknown ones are passed over, and those that are in use by `spared`.
 
     With an actor each has an entry in the audit log.
     """
     done = Deleted()
-    for deleted in delete_in_steps(db, media_ids, actor):
+    for deleted in delete_in_steps(db, media_ids, actor, spared):
         done.add(deleted)
     return done
 
 
 def delete_in_steps(
-    db: Database, media_ids: Iterable[str], actor: str | None = None
+    db: Database,
+    media_ids: Iterable[str],
+    actor: str | None = None,
+    spared: References | None = None,
 ) -> Iterator[Deleted]:
     """Delete files as `delete_files` does, and yield what each step has deleted."""
     for some in batches(media_ids, AT_ONCE):
+        if spared is not None:
+            with db.read() as reader:
+                spared.renew(reader)  # so that little is left for the write
         with db.write() as tx:
-            sizes, gone = _delete_rows(tx, some, actor)
+            sizes, gone = _delete_rows(tx, _not_in_use(tx, some, spared), actor)
         freed = sum(sizes[sha256] for sha256 in _free(db, sizes))
         yield Deleted(gone, freed)
         event_loop.pause()
@@ -107,13 +119,20 @@ def sweep(db: Database, step: Callable[[], None] = event_loop.pause) -> int:
     return count
 
 
+def _not_in_use(tx: Tx, some: list[str], spared: References | None) -> list[str]:
+    """Return the files without those that are in use now."""
+    if spared is None:
+        return some
+    spared.renew(tx)
+    return [media_id for media_id in some if not spared.has(tx.server.name, media_id)]
+
+
 def _delete_rows(tx: Tx, some: list[str], actor: str | None) -> tuple[dict[str, int], list[str]]:
     """Delete the rows of files; return the sizes of their contents by hash, and their ids."""
     origin = tx.server.name
     rows = tx.sql.execute(_SOME, {"its_origin": origin, "media_ids": some}).all()
     gone = [row.media_id for row in rows]
     tx.sql.execute(_DELETE, [{"its_origin": origin, "its_id": media_id} for media_id in gone])
-    quarantine.forget(tx, origin, gone)
     for media_id in gone if actor is not None else ():
         audit.note(tx, actor or "", "media.delete", f"mxc://{origin}/{media_id}")
     return {row.sha256: row.size_bytes or 0 for row in rows if row.sha256 is not None}, gone

@@ -127,7 +127,13 @@ class RemoteFile:
         self._path = path
         self._data_dir = data_dir
         self._buffer = bytearray()
+        self._digest = hashlib.sha256()
         self.size_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        """The hash of what is in the file, hex; to be asked for when it was kept."""
+        return self._digest.hexdigest()
 
     def write(self, piece: bytes) -> None:
         """Append a piece. Raises 503 when the disk is full."""
@@ -146,7 +152,11 @@ class RemoteFile:
 
     def _write_buffer(self) -> None:
         content, self._buffer = self._buffer, bytearray()
-        event_loop.offload(_append, self._file, content)
+        event_loop.offload(self._append, content)
+
+    def _append(self, content: bytearray) -> None:
+        self._digest.update(content)
+        _append(self._file, content)
 
 
 @contextmanager

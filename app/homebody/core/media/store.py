@@ -196,7 +196,7 @@ def _stored(tx: Tx, media_id: str, content: files.Content) -> None:
     """
     if not files.content_path(tx.server.config.data_dir, content.sha256).exists():
         raise errors.unavailable()
-    quarantine.follow(tx, media_id, content.sha256)
+    quarantine.follow(tx, tx.server.name, media_id, content.sha256)
 
 
 def used_bytes(tx: Reader, user_id: str) -> int:
