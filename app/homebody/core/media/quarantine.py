@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import BindParameter, bindparam, delete, insert, select
 
 from homebody.core import audit
 from homebody.models.media import Media, QuarantinedMedia, RemoteMediaFile
@@ -41,8 +41,8 @@ BY: Final = (
     .label("quarantined_by")
 )
 """The administrator who has quarantined a row of the table media, or None."""
-_IDS = bindparam("media_ids", expanding=True)
-_HASHES = bindparam("hashes", expanding=True)
+_IDS: Final[BindParameter[str]] = bindparam("media_ids", expanding=True)
+_HASHES: Final[BindParameter[str]] = bindparam("hashes", expanding=True)
 _CONTENTS = select(Media.media_id, Media.sha256, Media.is_protected).where(
     Media.origin == bindparam("its_origin"), Media.media_id.in_(_IDS)
 )
