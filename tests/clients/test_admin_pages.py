@@ -4,7 +4,10 @@ The content security policy is real: what it forbids appears in the console.
 """
 
 import contextlib
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -20,7 +23,20 @@ PAGES = (
     *("media", "federation", "tasks", "audit", "users/{ben}", "users/{anna}", "users/{emil}"),
     *("users/{ben}/deactivate", "users/{ben}/lock", "rooms/{kitchen}", "rooms/{kitchen}/delete"),
     *("rooms/{kitchen}/make-admin", "media/users/{carla}", "media/files/{file}"),
-    *("media/files/{file}/delete", "users/nobody"),
+    *(
+        "media/files/{file}/delete",
+        "users/nobody",
+        "notices",
+        "notices/all",
+        "federation/down.test",
+    ),
+    *(
+        "users/{ben}/edit",
+        "users/{ben}/limit",
+        "users/{ben}/notice",
+        "rooms/{kitchen}/purge-history",
+    ),
+    *("tasks/{task}/cancel", "upkeep/pause"),
 )
 
 
@@ -31,9 +47,28 @@ Site = tuple[RunningServer, dict[str, str]]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server with users."""
-    server = start(tmp_path_factory.mktemp("pages"))
-    yield server, {**household.furnish(server), "anna": "@anna:localhost"}
+    folder = tmp_path_factory.mktemp("pages")
+    server = start(folder, server_notices_user="notices")
+    ids = {**household.furnish(server), "anna": "@anna:localhost"}
+    yield server, {**ids, "task": add_rows(folder)}
     server.stop()
+
+
+def add_rows(folder: Path) -> str:
+    """Add a server that can't be reached, and a task of last week, whose ID is returned."""
+    now = time.time_ns() // 1_000_000
+    with contextlib.closing(sqlite3.connect(folder / "homebody.db")) as database, database:
+        database.execute(
+            "INSERT INTO destinations (server, sent_upto, failing_since_ts, tries,"
+            " next_try_ts, problem, last_sent_ts) VALUES ('down.test', 1, ?, 3, ?, 'timeout', 0)",
+            (now - 60_000, now + 3_600_000),
+        )
+        database.execute(
+            "INSERT INTO tasks (id, action, resource_id, status, params, created_ts, updated_ts,"
+            " can_be_cancelled) VALUES ('a1', 'not_run', '!a:x', 'scheduled', '{}', ?, ?, 1)",
+            (now, now),
+        )
+    return "a1"
 
 
 @contextlib.asynccontextmanager
@@ -166,3 +201,21 @@ async def test_a_link_of_invitation_is_made_and_used(
         await window.ask("open", url=link)
 
         assert "frida" in await window.ask("text")
+
+
+async def test_a_notice_is_written_by_keyboard_and_kept_on_an_error(site: Site) -> None:
+    async with browser(site[0].url) as window:
+        await log_in(window, f"{ADMIN}notices")
+        await window.ask("fill", label="User name", text="nobody")
+        await window.ask("fill", label="Text", text="Tea is ready")
+        await window.ask("press", button="Send")
+        await window.ask("waitFor", text="There is no user @nobody:localhost.")
+        assert await window.ask("accessibility") == []
+        kept = await window.ask("evaluate", script="document.getElementById('text').value")
+
+        await window.ask("fill", label="User name", text="dora")
+        await window.ask("press", button="Send")
+        await window.ask("waitFor", text="The notice is sent.")
+
+        assert kept == "Tea is ready"
+        assert await window.ask("faults") == []

@@ -36,7 +36,7 @@ def texts(person: Person) -> list[str]:
 def test_a_notice_is_sent_to_one_user(
     app: Application, browser: FlaskClient, alice: Person, admin: Person, name: str
 ) -> None:
-    answer = send(browser, NOTICES, to="one", user=name, text="Only for you")
+    answer = send(browser, NOTICES, user=name, text="Only for you")
 
     page = visible(browser.get(answer.headers["Location"]))
     assert "The notice is sent." in page
@@ -51,9 +51,12 @@ def test_a_notice_to_all_is_a_task_that_reaches_each_user_once(
 ) -> None:
     database = app.homeserver.database
 
-    answer = send(browser, NOTICES, to="all", user="", text="The server is down on Sunday")
+    with unchanged(app):
+        asked = visible(browser.get(f"{NOTICES}/all"))
+    answer = send(browser, f"{NOTICES}/all", text="The server is down on Sunday")
 
-    assert "All users: 2" in visible(browser.get(answer.headers["Location"]))
+    assert "Send to all: 2 users" in asked
+    assert "being sent to all users" in visible(browser.get(answer.headers["Location"]))
     assert last_action(app) == ("@owner:localhost", "notice.send_to_all", None)
     with database.read() as tx:
         (task,) = tasks.select_tasks(tx, actions=[notices_to_all.ACTION])
@@ -78,23 +81,27 @@ def test_guests_and_deactivated_users_get_no_notice(
 
 
 @pytest.mark.parametrize(
-    ("form", "status", "problem"),
+    ("path", "form", "status", "problem"),
     [
-        ({"to": "one", "user": "nobody", "text": "A"}, 404, "There is no user @nobody:localhost."),
-        ({"to": "one", "user": "", "text": "A"}, 400, "Enter the name of a user"),
-        ({"to": "one", "user": "@a:elsewhere.test", "text": "A"}, 400, "users of this server"),
-        ({"to": "all", "user": "", "text": " "}, 400, "Enter what the users are to read"),
+        (NOTICES, {"user": "nobody", "text": "A"}, 404, "There is no user @nobody:localhost."),
+        (NOTICES, {"user": "", "text": "A"}, 400, "Enter the name of a user"),
+        (NOTICES, {"user": "@a:elsewhere.test", "text": "A"}, 400, "users of this server"),
+        (f"{NOTICES}/all", {"text": " "}, 400, "Enter what the users are to read"),
     ],
 )
 def test_what_was_entered_is_kept_on_errors(
-    app: Application, browser: FlaskClient, form: dict[str, str], status: int, problem: str
+    app: Application,
+    browser: FlaskClient,
+    path: str,
+    form: dict[str, str],
+    status: int,
+    problem: str,
 ) -> None:
     with unchanged(app):
-        answer = send(browser, NOTICES, **form)
+        answer = send(browser, path, **form)
 
     html = answer.get_data(as_text=True)
     assert answer.status_code == status
     assert problem in visible(answer)
-    assert f'value="{form["to"]}" checked' in html
-    assert f'name="user" value="{form["user"]}"' in html
-    assert f">\n{form['text'].strip()}" in html
+    assert "user" not in form or f'name="user" value="{form["user"]}"' in html
+    assert f">\n{form['text']}</textarea>" in html

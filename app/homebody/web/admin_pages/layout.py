@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -13,9 +13,12 @@ from flask import Response, request
 
 from homebody import errors
 from homebody.client_server import http
+from homebody.config import values
+from homebody.core.rooms import summary
 from homebody.core.timeline.policies import UnapprovedError
 from homebody.errors import MatrixError
 from homebody.spec.events import Json
+from homebody.storage.database import Reader
 from homebody.web import browser_sessions, pages
 from homebody.web.admin_pages import PREFIX
 
@@ -34,6 +37,7 @@ SECTIONS: Final = (
 )
 """The paths of the sections below PREFIX, and their names."""
 PER_PAGE: Final = 50
+_SIZE: Final = values.size(0)
 _UNITS: Final = ("bytes", "KB", "MB", "GB", "TB")
 
 
@@ -72,15 +76,17 @@ class Action:
     fields: tuple[Field, ...] = ()
     is_asking: bool = True
     """Whether it asks on a page of its own before it is done."""
+    is_final: bool = False
+    """Whether it deletes what nobody can bring back; its button has another colour."""
     current: Callable[..., Mapping[str, str]] | None = None
     """Called with a `Reader` and the parameters of the path: what the fields contain at first."""
 
 
-def page(template: str, status: int = 200, **values: object) -> Response:
+def page(template: str, status: int = 200, **given: object) -> Response:
     """Render a page for administrators."""
     section = request.path.removeprefix(PREFIX).strip("/").partition("/")[0]
     frame = {"prefix": PREFIX, "sections": SECTIONS, "section": section}
-    return pages.page(f"admin/{template}", status, **frame, **_WORDS, **values)
+    return pages.page(f"admin/{template}", status, **frame, **_WORDS, **given)
 
 
 def actor() -> str:
@@ -118,7 +124,7 @@ def ask(
     subject: str,
     back: str,
     error: MatrixError | None = None,
-    values: Mapping[str, str] | None = None,
+    entered: Mapping[str, str] | None = None,
 ) -> Response:
     """Return the page that asks before an action; after an error, with what was entered."""
     return page(
@@ -128,7 +134,7 @@ def ask(
         subject=subject,
         back=back,
         problem="" if error is None else browser_sessions.message_of(error),
-        values=(values or {}) if error is None else request.form,
+        values=(entered or {}) if error is None else request.form,
         is_again=error is not None,
     )
 
@@ -181,6 +187,15 @@ def number_of(name: str, label: str, least: int, most: int) -> int:
     if text.isascii() and text.isdecimal() and len(text) < 16 and least <= int(text) <= most:
         return int(text)
     raise errors.invalid_param(f"{label}: enter a whole number from {least} to {most}")
+
+
+def names_of(tx: Reader, room_ids: Sequence[str]) -> dict[str, str]:
+    """Return {room ID: name or alias} of the rooms that have one."""
+    found = {
+        it["room_id"]: it.get("name") or it.get("canonical_alias")
+        for it in summary.full(tx, room_ids)
+    }
+    return {room_id: name for room_id, name in found.items() if name}
 
 
 def segment(text: str) -> str:
@@ -240,6 +255,12 @@ def outcome(result: Json | None) -> str:
     return ", ".join(shown)
 
 
+def quota(max_bytes: int) -> str:
+    """Show a number of bytes as settings have it, such as 5 GiB."""
+    text = _SIZE.show(max_bytes).strip('"')
+    return size(max_bytes) if text.isdecimal() else text
+
+
 def _linked(start: int) -> str:
     query: dict[str, Any] = {**request.args.to_dict(), "from": start}
     query.pop("done", None)
@@ -249,6 +270,7 @@ def _linked(start: int) -> str:
 _WORDS: Final = {
     "ago": ago,
     "outcome": outcome,
+    "quota": quota,
     "segment": segment,
     "size": size,
     "span": span,

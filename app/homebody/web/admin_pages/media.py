@@ -43,7 +43,7 @@ def _page(error: MatrixError | None = None) -> Response:
         mxc="" if error is None else layout.text_of("mxc"),
         problem="" if error is None else message_of(error),
         quotas=quotas,
-        quota=homeserver.server.config.quotas.media_bytes,
+        default_quota=homeserver.server.config.quotas.media_bytes,
         by_user=by_user,
         largest=largest,
         part=layout.part(total),
@@ -199,6 +199,7 @@ ACTIONS: Final[dict[str, Action]] = {
         "The file is deleted from this server's disk, unless other files have the same content."
         " Messages with the file stay, but nobody can open it any more. This can't be undone.",
         _delete,
+        is_final=True,
     ),
 }
 """By their names in the path."""

@@ -13,7 +13,7 @@ from homebody.core.administration import notices_to_all
 from homebody.core.rooms import server_notices
 from homebody.errors import MatrixError
 from homebody.web.admin_pages import layout
-from homebody.web.admin_pages.layout import Action
+from homebody.web.admin_pages.layout import Action, Field
 from homebody.web.browser_sessions import message_of, signed_in
 
 bp = Blueprint("admin_notice_pages", __name__)
@@ -33,27 +33,45 @@ def show_notices() -> Response:
 @bp.post("/notices")
 @signed_in(admins_only=True)
 def send_notice() -> Response:
-    """Send a notice to a user, or order that it is sent to all."""
-    action = _SEND_TO_ALL if request.form.get("to") == "all" else _SEND
-    return layout.perform(action, BACK, again=_page)
+    """Send a notice to a user."""
+    return layout.perform(_SEND, BACK, again=_page)
+
+
+@bp.get("/notices/all")
+@signed_in(admins_only=True)
+def ask_about_all() -> Response:
+    """Return the page by which a notice is sent to all users."""
+    return layout.ask(_SEND_TO_ALL, _all_users(), BACK)
+
+
+@bp.post("/notices/all")
+@signed_in(admins_only=True)
+def send_to_all() -> Response:
+    """Order that a notice is sent to all users."""
+    again = layout.again(_SEND_TO_ALL, _all_users(), BACK)
+    return layout.perform(_SEND_TO_ALL, BACK, again=again)
 
 
 def _page(error: MatrixError | None = None) -> Response:
     with homeserver.database.read() as tx:
-        recipients = len(notices_to_all.recipients(tx))
         sent = tasks.select_tasks(tx, actions=[notices_to_all.ACTION])[::-1]
         entries = audit.latest(tx, 20, actions=ACTIONS)
     return layout.page(
         "notices.html",
         200 if error is None else error.status,
         sender=homeserver.server.config.server_notices_user,
-        recipients=recipients,
         tasks=sent,
         entries=entries,
         values={} if error is None else request.form,
         problem="" if error is None else message_of(error),
         done=layout.done({"one": _SEND, "all": _SEND_TO_ALL}),
     )
+
+
+def _all_users() -> str:
+    with homeserver.database.read() as tx:
+        count = len(notices_to_all.recipients(tx))
+    return f"{count} user{'s' * (count != 1)}"
 
 
 def _text() -> str:
@@ -67,7 +85,7 @@ def _text() -> str:
 def _send() -> None:
     name = layout.text_of("user")
     if not name:
-        raise errors.invalid_param("Enter the name of a user, or choose all users")
+        raise errors.invalid_param("Enter the name of a user")
     user_id = name if name.startswith("@") else f"@{name}:{homeserver.server.name}"
     notice = server_notices.text_notice(_text())
     with homeserver.database.write() as tx:
@@ -82,5 +100,10 @@ def _send_to_all() -> None:
 
 _SEND: Final = Action("Send", "The notice is sent.", "", _send, is_asking=False)
 _SEND_TO_ALL: Final = Action(
-    "Send to all", "The notice is being sent to all users.", "", _send_to_all, is_asking=False
+    "Send to all",
+    "The notice is being sent to all users.",
+    "All users of this server get the notice, except guests and those of bridges. It can't be"
+    " taken back.",
+    _send_to_all,
+    fields=(Field("text", "Text", "lines", is_required=True),),
 )

@@ -47,13 +47,16 @@ def show_destination(server: str) -> Response:
     """Return the page of a server that something was sent to."""
     with homeserver.database.read() as tx:
         rooms = destinations.shared_rooms(tx, server)
+        part = layout.part(len(rooms))
+        rooms = rooms[::-1][part.start : part.start + layout.PER_PAGE]
+        names = layout.names_of(tx, [it["room_id"] for it in rooms])
         entries = audit.latest(tx, 10, subject=server)
     (waiting,) = destinations.waiting(homeserver.database, server)
-    part = layout.part(len(rooms))
     return layout.page(
         "destination.html",
         it=waiting,
-        rooms=rooms[::-1][part.start : part.start + layout.PER_PAGE],
+        rooms=rooms,
+        names=names,
         part=part,
         entries=entries,
         done=layout.done({"retry": _RETRY}),

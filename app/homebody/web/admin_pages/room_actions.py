@@ -131,6 +131,7 @@ ACTIONS: Final[dict[str, Action]] = {
         "Old messages are deleted from this server. The room's state and its newest message stay."
         " Other servers keep what they have. This can't be undone.",
         _purge_history,
+        is_final=True,
         fields=(
             Field("days", "Delete what is older than how many days", "number", is_required=True),
             Field(
@@ -153,6 +154,7 @@ ACTIONS: Final[dict[str, Action]] = {
         "All users of this server leave the room, and this server deletes its messages and state."
         " Other servers keep what they have. This can't be undone.",
         _delete,
+        is_final=True,
         fields=(
             Field("purge", "Delete the messages and state", is_checked=True),
             Field("block", "Block the room, so that nobody comes back", is_checked=True),

@@ -90,7 +90,7 @@ def ask_about_room(room_id: str, action: str) -> Response:
     """Return the page that asks before something is done to a room."""
     _check(room_id)
     chosen = layout.choose(ACTIONS, action)
-    return layout.ask(chosen, room_id, f"rooms/{layout.segment(room_id)}")
+    return layout.ask(chosen, _subject(room_id), f"rooms/{layout.segment(room_id)}")
 
 
 @bp.post("/rooms/<room_id>/<action>")
@@ -100,7 +100,9 @@ def act_on_room(room_id: str, action: str) -> Response:
     _check(room_id)
     chosen = layout.choose(ACTIONS, action)
     back = f"rooms/{layout.segment(room_id)}"
-    return layout.perform(chosen, back, room_id, again=layout.again(chosen, room_id, back))
+    return layout.perform(
+        chosen, back, room_id, again=layout.again(chosen, _subject(room_id), back)
+    )
 
 
 def _find(tx: Reader, room_id: str, *, is_blocked: bool) -> Json | None:
@@ -112,6 +114,13 @@ def _find(tx: Reader, room_id: str, *, is_blocked: bool) -> Json | None:
         if is_blocked or deleted:
             return None
         raise
+
+
+def _subject(room_id: str) -> str:
+    """Return how questions call a room. Names are from users, so the ID is in it as well."""
+    with homeserver.database.read() as tx:
+        name = layout.names_of(tx, [room_id]).get(room_id)
+    return room_id if name is None else f"{name} ({room_id})"
 
 
 def _check(room_id: str) -> None:

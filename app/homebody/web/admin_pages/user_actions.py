@@ -292,6 +292,7 @@ ACTIONS: Final[dict[str, Action]] = {
         "The content of the newest events that the user has sent is deleted, in all rooms. Other"
         " servers are asked to do the same. This can't be undone.",
         _redact,
+        is_final=True,
         fields=(Field("reason", "Reason, which the members of the rooms see", "text"),),
     ),
     "quarantine-files": Action(
@@ -307,6 +308,7 @@ ACTIONS: Final[dict[str, Action]] = {
         "All files that the user has uploaded are deleted, with avatars. Messages with them stay,"
         " but nobody can open the files any more. This can't be undone.",
         _delete_files,
+        is_final=True,
     ),
     "replace-keys": Action(
         "Allow new encryption keys",
@@ -322,6 +324,7 @@ ACTIONS: Final[dict[str, Action]] = {
         " avatar, the e-mail addresses and all data of the account. Nobody can register the name"
         " again. Messages that the user has sent stay in their rooms.",
         _deactivate,
+        is_final=True,
         fields=(Field("erase", "Hide the user's messages from users who join their rooms later"),),
     ),
     "reactivate": Action(

@@ -56,18 +56,20 @@ def show_user(user_id: str) -> Response:
         user = users.described(tx, user_id, homeserver.last_seen)
         account = users.find(tx, user_id)
         devices = user_devices.all_of(tx, user_id, homeserver.last_seen)
-        quota, used_bytes = limits.of(tx, user_id), store.used_bytes(tx, user_id)
+        max_bytes, used_bytes = limits.of(tx, user_id), store.used_bytes(tx, user_id)
         limit = overrides.find(tx, user_id)
         memberships = user_activity.memberships(tx, user_id)
+        names = layout.names_of(tx, list(memberships)[:MAX_ROOMS])
         entries = audit.latest(tx, 10, subject=user_id)
-    offered = [] if user_id == layout.actor() else _offered(user)
+    offered = {} if user_id == layout.actor() else _offered(user)
     return layout.page(
         "user.html",
         user=user,
         devices=devices,
         entries=entries,
-        actions=[(name, ACTIONS[name]) for name in offered],
-        quota=quota,
+        groups=[(title, [(it, ACTIONS[it]) for it in names]) for title, names in offered.items()],
+        names=names,
+        max_bytes=max_bytes,
         used_bytes=used_bytes,
         limit=limit,
         expires_ts=account.expires_ts,
@@ -85,7 +87,7 @@ def ask_about_user(user_id: str, action: str) -> Response:
     with homeserver.database.read() as tx:
         _check_other(users.find(tx, user_id))
         values = {} if chosen.current is None else chosen.current(tx, user_id)
-    return layout.ask(chosen, user_id, f"users/{layout.segment(user_id)}", values=values)
+    return layout.ask(chosen, user_id, f"users/{layout.segment(user_id)}", entered=values)
 
 
 @bp.post("/users/<user_id>/<action>")
@@ -121,29 +123,24 @@ def log_out_device(user_id: str, device_id: str) -> Response:
     return layout.perform(LOG_OUT, back, user_id, device_id)
 
 
-def _offered(user: Json) -> list[str]:
-    """Return the actions that make sense for an account."""
-    files = ["quarantine-files", "delete-files"]
+def _offered(user: Json) -> dict[str, list[str]]:
+    """Return the actions that make sense for an account, by what they are about."""
+    content = ["redact", "quarantine-files", "delete-files"]
     if user["deactivated"]:
-        return ["reactivate", *files]
+        return {"Account": ["reactivate"], "Messages and files": content}
     can_get_notices = homeserver.server.config.server_notices_user is not None
-    return [
-        "edit",
-        "unlock" if user["locked"] else "lock",
-        "unsuspend" if user["suspended"] else "suspend",
-        "end-shadow-ban" if user["shadow_banned"] else "shadow-ban",
-        "log-out",
-        "reset-link",
-        "replace-keys",
-        *(["notice"] if can_get_notices else []),
-        "quota",
-        "limit",
-        "expire",
-        "end-admin" if user["admin"] else "make-admin",
-        "redact",
-        *files,
-        "deactivate",
-    ]
+    return {
+        "Account": ["edit", "end-admin" if user["admin"] else "make-admin", "expire", "deactivate"],
+        "Access": ["reset-link", "log-out", "replace-keys"],
+        "Moderation": [
+            *(["notice"] if can_get_notices else []),
+            "unsuspend" if user["suspended"] else "suspend",
+            "unlock" if user["locked"] else "lock",
+            "end-shadow-ban" if user["shadow_banned"] else "shadow-ban",
+        ],
+        "Limits": ["quota", "limit"],
+        "Messages and files": content,
+    }
 
 
 def _check_other(account: AccountInfo) -> None:
