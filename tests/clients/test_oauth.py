@@ -62,7 +62,7 @@ async def callback() -> AsyncIterator[str]:
 
 
 async def returned(window: JsPerson, mode: str) -> dict[str, str]:
-    """Return what the client is told by the address to which the browser has come back."""
+    """Return what the client gets by the address to which the browser has come back."""
     await window.ask("waitFor", text="Welcome back")
     parts = urlsplit(await window.ask("evaluate", script="location.href"))
     given = {"query": parts.query, "fragment": parts.fragment}

@@ -109,8 +109,7 @@ class Config:
     """Whether guests, who have no account, may read world-readable rooms and join those that allow
     guests. Default: true where registration is open, as anybody gets an account there."""
     oauth: bool = True
-    """Whether users log in to clients with a browser, by OAuth 2.0; without it Element X has no
-    "create account". Sessions that were started by it go on where it is switched off."""
+    """Whether clients log users in with a browser, by OAuth 2.0; Element X registers them so."""
     registration_shared_secret: values.Secret | None = None
     """Lets tools that know this secret register accounts at /_synapse/admin/v1/register."""
     newcomer_rooms: values.Texts = ()
