@@ -18,13 +18,13 @@ import inspect
 import ipaddress
 import re
 import textwrap
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cache, reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from homebody.config import sources, tables, values
+from homebody.config import objections, sources, tables, values
 from homebody.config.sources import ConfigError, Given, KeyPath, Setting
 from homebody.config.tables import RateLimit
 from homebody.spec import identifiers, server_acl
@@ -258,7 +258,7 @@ class Config:
 
     def is_loopback(self) -> bool:
         """Return whether only programs on this machine can reach the listener."""
-        return all(values.is_unix_socket(it) or _is_this_machine(it) for it in self.bind)
+        return all(values.is_unix_socket(it) or objections.is_this_machine(it) for it in self.bind)
 
     def is_trusted_proxy(self, address: str) -> bool:
         """Return whether a connection from this IP address may name the client in headers."""
@@ -311,7 +311,7 @@ def load(
             source = sources.without_secret_files(source, known())
         given = sources.settle(source, known()) | given
     config = _settled(given)
-    for key, sentence in _objections(config):
+    for key, sentence in objections.found(config):
         it = given[(key,)]
         raise it.source.error(it.written, sentence)
     return config
@@ -379,7 +379,7 @@ def _settled(given: Mapping[KeyPath, Given]) -> Config:
     for fields, it in given.items():
         config = _replaced(config, fields, it.value)
     data_dir = config.data_dir.absolute()
-    is_local = _is_this_machine(config.server_name)
+    is_local = objections.is_this_machine(config.server_name)
     port = values.first_port(config.bind)
     is_open = config.registration == "open" if ("registration",) in given else is_local
     derived: dict[str, Any] = {
@@ -399,47 +399,6 @@ def _replaced(table: Any, fields: KeyPath, value: object) -> Any:
     name, *rest = fields
     inside = _replaced(getattr(table, name), tuple(rest), value) if rest else value
     return replace(table, **{name: inside})
-
-
-def _objections(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield each key whose value conflicts with another setting, and the reason."""
-    is_public = not _is_this_machine(config.server_name)
-    if config.registration == "open" and not config.registration_open_to_all and is_public:
-        yield (
-            "registration",
-            f'"open" would let anybody make accounts on {config.server_name}; choose "token", or'
-            " set registration_open_to_all = true if you mean it",
-        )
-    bind = values.to_toml(config.bind)
-    if config.password_hashing == "cheap" and not config.is_loopback():  # noqa: S105 - as above
-        yield (
-            "password_hashing",
-            f'"cheap" is for tests, and bind = {bind} lets others in; choose "argon2id"',
-        )
-    for name, address in config.federation_hosts:
-        if not _is_this_machine(address) and not _is_allowed(address, config.outside_allowed):
-            host = identifiers.split_server_name(address).host
-            yield (
-                "federation_hosts",
-                f"{name} is at {address}, which is not this machine; allow it by outside_allowed ="
-                f' ["{host}"]',
-            )
-
-
-def _is_allowed(address: str, allowed: Collection[str | values.Network]) -> bool:
-    """Return whether the host of an address is among the destinations that are allowed."""
-    host, _, is_ip_literal = identifiers.split_server_name(address)
-    if not is_ip_literal:
-        return host.lower() in allowed
-    return any(ipaddress.ip_address(host) in it for it in allowed if not isinstance(it, str))
-
-
-def _is_this_machine(address: str) -> bool:
-    """Return whether a server name or address, with or without a port, is this machine."""
-    host, _, is_ip_literal = identifiers.split_server_name(address)
-    if is_ip_literal:
-        return ipaddress.ip_address(host).is_loopback
-    return f".{host.lower()}".endswith(".localhost")
 
 
 @cache
