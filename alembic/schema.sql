@@ -973,6 +973,20 @@ CREATE TABLE oauth_sessions (
 
 CREATE INDEX ix_oauth_sessions_client_id ON oauth_sessions (client_id);
 
+CREATE TABLE sync_connections (
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	conn_id TEXT NOT NULL, 
+	secret BLOB NOT NULL, 
+	number INTEGER NOT NULL, 
+	position INTEGER NOT NULL, 
+	state BLOB NOT NULL, 
+	written_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_sync_connections PRIMARY KEY (user_id, device_id, conn_id)
+);
+
+CREATE INDEX ix_sync_connections_written_ts ON sync_connections (written_ts);
+
 INSERT INTO alembic_version VALUES ('0025');
 
 INSERT INTO clock VALUES (1, 1, 1);

@@ -77,7 +77,14 @@ SUSPENDED = {
     # also what is sent later; what is sent is looked at then
     *("manage_delayed_event", "manage_unstable_delayed_event", "update_delayed_event"),
     # reading with a body
-    *("sliding_sync", "search_", "query_public_rooms", "search_user_directory", "define_filter"),
+    *(
+        "sliding_sync",
+        "sync_v4",
+        "search_",
+        "query_public_rooms",
+        "search_user_directory",
+        "define_filter",
+    ),
     # what only the user sees
     *("set_account_data", "set_account_data_per_room", "set_room_tag", "delete_room_tag"),
     *("delete_account_data", "delete_account_data_per_room"),
@@ -160,7 +167,8 @@ def test_each_change_is_limited_at_its_view(app: Application) -> None:
         route.name for route in routes.routes(app) if route.method != "GET" and not route.limits
     }
 
-    assert unlimited == {"sliding_sync.sliding_sync"}  # a long poll limits itself
+    # a long poll limits itself
+    assert unlimited == {"sliding_sync.sliding_sync", "sliding_sync.sync_v4"}
 
 
 def test_views_need_the_token_that_the_specification_wants(app: Application) -> None:

@@ -146,8 +146,25 @@ def upgrade() -> None:
         sa.Column("was_exchanged", sa.Boolean(), server_default="0", nullable=False),
     )
 
+    op.create_table(
+        "sync_connections",
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("device_id", sa.Text(), nullable=False),
+        sa.Column("conn_id", sa.Text(), nullable=False),
+        sa.Column("secret", sa.LargeBinary(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("state", sa.LargeBinary(), nullable=False),
+        sa.Column("written_ts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint(
+            "user_id", "device_id", "conn_id", name=op.f("pk_sync_connections")
+        ),
+    )
+    op.create_index(op.f("ix_sync_connections_written_ts"), "sync_connections", ["written_ts"])
+
 
 def downgrade() -> None:
+    op.drop_table("sync_connections")
     op.drop_column("superseded_tokens", "was_exchanged")
     op.drop_index(op.f("ix_oauth_sessions_client_id"), "oauth_sessions")
     op.drop_table("oauth_sessions")

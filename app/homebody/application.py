@@ -91,6 +91,7 @@ def create_app(config: Config) -> web.Application:
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
     limits = RateLimits(config)
     tasks, media_used = Tasks(database, ACTIONS), LastUsed(database)
+    connections = Connections()
     transactions, resolver = Transactions(), Resolver(database, locks)
     inbound = Inbound(database, keys, locks, federation, resolver)
     missing = MissingEvents(database, keys, federation, locks, transactions, resolver)
@@ -114,7 +115,7 @@ def create_app(config: Config) -> web.Application:
             database, kinds, {outgoing.KIND: sender.note_rows, TASK: tasks.notify}
         ),
         tasks=tasks,
-        upkeep=Upkeep(upkeep.jobs(database, media_used), config.data_dir),
+        upkeep=Upkeep(upkeep.jobs(database, media_used, connections), config.data_dir),
         delayed_events=DelayedEvents(database, federation, limits),
         backups=Backups(config.backup, metrics),
         wakeups=wakeups,
@@ -124,7 +125,7 @@ def create_app(config: Config) -> web.Application:
         nonces=Nonces(),
         lazy_members=LazyMembers(),
         repeats=Repeats(),
-        sliding_connections=Connections(),
+        sliding_connections=connections,
         rate_limits=limits,
         remote_queries=RemoteQueries(federation),
         remote_media=RemoteMedia(database, federation, outside),

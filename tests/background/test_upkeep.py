@@ -121,7 +121,9 @@ def test_a_pause_ends_with_the_next_start(start: Start, tmp_path: Path) -> None:
 
 
 def test_the_jobs_of_a_server_run(app: Application) -> None:
-    found = upkeep.jobs(app.homeserver.database, app.homeserver.media_used)
+    found = upkeep.jobs(
+        app.homeserver.database, app.homeserver.media_used, app.homeserver.sliding_connections
+    )
 
     for job in found:
         job.run(lambda: None)
@@ -161,7 +163,9 @@ def test_the_database_from_before_an_upgrade_is_deleted_after_some_days(
     old.touch()
     (job,) = (
         it
-        for it in upkeep.jobs(database, app.homeserver.media_used)
+        for it in upkeep.jobs(
+            database, app.homeserver.media_used, app.homeserver.sliding_connections
+        )
         if it.name == "deleting old databases"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from homebody.client_server import keys
 from homebody.core.encryption import claim_limits, key_signatures, one_time_keys
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
-from tests.helpers import encryption
+from tests.helpers import encryption, sliding
 from tests.helpers.rooms import Json, everything, refusal, unchanged
 
 CURVE = "signed_curve25519"
@@ -272,6 +273,65 @@ def test_one_time_keys_are_counted_in_uploads_and_sync(login: Login) -> None:
     assert after == {CURVE: 2, "curve25519": 1}
     assert upload(alice, device_keys=None, one_time_keys=None) == after
     assert alice.sync()["device_one_time_keys_count"] == after
+
+
+def claimed_while(alice: Person, bob: Person, look: Callable[[], Json]) -> Json:
+    """Return the response of a request by Alice that waits while Bob claims a key of hers."""
+    answers: list[Json] = []
+    thread = threading.Thread(target=lambda: answers.append(look()))
+    thread.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    claim_one(bob, alice)
+    thread.join(10)
+    assert time.monotonic() - began < 5
+    return answers[0]
+
+
+def test_a_claim_wakes_a_waiting_sync(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    upload(alice, one_time_keys=one_time(alice, "a", "b"))
+    since = alice.sync()["next_batch"]
+
+    answer = claimed_while(alice, bob, lambda: alice.sync(since, timeout=20_000))
+
+    assert answer["device_one_time_keys_count"] == {CURVE: 1}
+
+
+@pytest.mark.parametrize("has_fallback", [False, True])
+def test_a_claim_wakes_a_waiting_connection_and_one_before_is_told_at_once(
+    login: Login, *, has_fallback: bool
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    keys = one_time(alice, "b", "c")
+    if has_fallback:
+        keys = {}
+        upload(alice, fallback_keys=fallback(alice, "f"))
+    upload(alice, one_time_keys=keys)
+    wanted: Json = {"lists": {}, "extensions": {"e2ee": {"enabled": True}}}
+    pos = sliding.ask(alice, **wanted)["pos"]
+
+    woken = claimed_while(alice, bob, lambda: sliding.ask(alice, pos, 20_000, **wanted))
+    began = time.monotonic()
+    repeated = sliding.ask(alice, pos, 20_000, **wanted)
+
+    assert woken == {**repeated, "pos": woken["pos"]}
+    section = woken["extensions"]["e2ee"]
+    assert section["device_one_time_keys_count"] == {CURVE: 0 if has_fallback else 1}
+    assert section["device_unused_fallback_key_types"] == []
+    assert time.monotonic() - began < 5
+
+
+def test_a_clients_own_upload_does_not_end_its_wait(login: Login) -> None:
+    alice = login("alice")
+    wanted: Json = {"lists": {}, "extensions": {"e2ee": {"enabled": True}}}
+    pos = sliding.ask(alice, **wanted)["pos"]
+    upload(alice, one_time_keys=one_time(alice, "a"))
+    began = time.monotonic()
+
+    sliding.ask(alice, pos, 300, **wanted)
+
+    assert time.monotonic() - began >= 0.3
 
 
 def test_the_oldest_one_time_key_is_claimed_first_and_once(login: Login) -> None:

@@ -93,12 +93,13 @@ def test_what_was_given_out_after_the_backup_is_not_given_out_again(
     assert again["one_time_key_counts"].get("curve25519", 0) == 0
 
 
-def test_device_lists_of_other_servers_are_not_taken_for_complete(
+def test_device_lists_of_other_servers_and_what_clients_have_is_not_known(
     tmp_path: Path, stopped: Path
 ) -> None:
     tables = {
         "remote_users": "('@carol:b.test', 1, 0, NULL, NULL)",
         "remote_devices": "('@carol:b.test', 'PHONE', '{}', NULL)",
+        "sync_connections": "('@alice:localhost', 'PHONE', '', x'00', 1, 1, x'00', 0)",
     }
     with closing(sqlite3.connect(stopped / "homebody.db")) as connection, connection:
         for table, row in tables.items():

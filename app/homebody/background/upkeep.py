@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from homebody.core.accounts import sync_connections
 from homebody.core.administration import (
     abandoned_rooms,
     export,
@@ -24,6 +25,8 @@ from homebody.core.administration import (
 from homebody.core.federation import remote_media
 from homebody.core.media import deletion
 from homebody.core.media.last_used import LastUsed
+from homebody.core.sliding_sync import kept_states
+from homebody.core.sliding_sync.connections import Connections
 from homebody.core.tasks import Task
 from homebody.core.timeline import delayed_events
 from homebody.errors import MatrixError
@@ -126,9 +129,16 @@ class Upkeep:
         return self._stopping.is_set()
 
 
-def jobs(db: Database, media_used: LastUsed) -> list[Job]:
+def jobs(db: Database, media_used: LastUsed, connections: Connections) -> list[Job]:
     """Return the jobs of a server."""
     return [
+        Job(
+            "writing connections of sliding sync",
+            MINUTE / 4,
+            MINUTE / 4,
+            lambda _: kept_states.write(db, connections),
+        ),
+        Job("deleting old connections", DAY, 35 * MINUTE, lambda _: sync_connections.sweep(db)),
         Job("writing when files were used", MINUTE, MINUTE, lambda _: media_used.write()),
         Job("giving space back", HOUR, 5 * MINUTE, lambda step: give_space_back(db, step)),
         Job("deleting old files", HOUR, 10 * MINUTE, lambda step: _old_files(db, media_used, step)),

@@ -19,6 +19,7 @@ from homebody.cli.database import open_migrated
 from homebody.config import settings
 from homebody.config.settings import Config, ConfigError
 from homebody.core import outbox
+from homebody.core.accounts import sync_connections
 from homebody.core.encryption import key_backup, one_time_keys, remote_devices
 from homebody.core.timeline import delayed_events
 from homebody.server import restore as restoring
@@ -167,5 +168,6 @@ def _skip_numbers(config: Config) -> None:
         outbox.skip_ids(tx, count)
         one_time_keys.remove_all(tx)
         delayed_events.cancel_all(tx)
+        sync_connections.remove_all(tx)
         remote_devices.remove_all(tx)
         key_backup.skip_etags(tx, count)

@@ -32,6 +32,7 @@ from sqlalchemy.exc import DBAPIError
 
 from homebody import errors
 from homebody.config.settings import FILE_NAME, ConfigError, file_in_force
+from homebody.core.sliding_sync import kept_states
 from homebody.runtime import event_loop, memory
 from homebody.runtime.watchdog import Watchdog
 from homebody.server import listeners, reload, startup
@@ -135,6 +136,9 @@ class Worker(GeventWorker):
         self._homeserver.gap_filler.stop()
         self._homeserver.last_seen.write()
         self._homeserver.media_used.write()
+        kept_states.write(
+            self._homeserver.database, self._homeserver.sliding_connections, is_last=True
+        )
         self._homeserver.database.close()
 
     def _install_signal_handlers(self) -> None:

@@ -1,7 +1,8 @@
 """Sliding sync over a long course of events: nothing is missing or sent twice.
 
 Bob's client uses windows of all sizes, loses some responses and repeats the requests, and stores
-what it receives. In the end it must have the data of the server.
+what it receives. Some servers are stopped or killed now and then. In the end the client must have
+the data of the server.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.conftest import Login, Person
-from tests.helpers.sliding import Json, ask, window
+from homebody.core.sliding_sync import kept_states
+from homebody.web import Application
+from tests.conftest import Login, MakeApp, Person
+from tests.helpers.sliding import Json, request, window
 
 MakeRoom = Callable[..., str]
 STEPS = 70
@@ -58,11 +61,15 @@ class Client:
         self.chance = chance
         self.pos: str | None = None
         self.rooms: dict[str, Known] = {}
+        self.starts = 0
 
     def look(self, last: int, limit: int) -> None:
         """Send a request, and store the response unless it gets lost."""
         lists = window(last, limit=limit, required_state=REQUIRED)
-        answer = ask(self.person, self.pos, lists=lists)
+        answer = request(self.person, self.pos, lists=lists).get_json()
+        if answer.get("errcode") == "M_UNKNOWN_POS":
+            self.pos, self.starts = None, self.starts + 1
+            return
         if self.chance.random() < 0.2:
             return
         self.pos = answer["pos"]
@@ -97,23 +104,47 @@ def visible(person: Person, room_id: str) -> list[str]:
     return [event["event_id"] for event in reversed(chunk)]
 
 
+@dataclass
+class Servers:
+    """Servers on the same database, of which the last one runs."""
+
+    make_app: MakeApp
+    app: Application
+    chance: random.Random
+
+    def disturb(self, *people: Person) -> None:
+        """Write the connections, or stop or kill the server; or do nothing."""
+        kept, database = self.app.homeserver.sliding_connections, self.app.homeserver.database
+        what = self.chance.random()
+        if what < 0.2:
+            kept_states.write(database, kept, is_last=what < 0.1)
+        if 0.05 < what < 0.15 or 0.2 < what < 0.25:
+            self.app = self.make_app()
+            for person in people:
+                person.client = self.app.test_client()
+
+
+@pytest.mark.parametrize("has_restarts", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_client_knows_in_the_end_what_the_server_knows(
-    login: Login, room: MakeRoom, seed: int
+    app: Application, make_app: MakeApp, login: Login, room: MakeRoom, seed: int, has_restarts: bool
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 - the same course in every run
     alice, bob = login("alice"), login("bob")
     rooms = [room(alice, bob, name=f"Room {number}") for number in range(5)]
-    client = Client(bob, chance)
+    client, servers = Client(bob, chance), Servers(make_app, app, chance)
     for _ in range(STEPS):
         act(chance, alice, bob, chance.choice(rooms))
         if chance.random() < 0.5:
             client.look(chance.randrange(5), chance.choice([1, 2, 5]))
+        if has_restarts:
+            servers.disturb(alice, bob)
     for room_id in rooms:
         bob.post(f"rooms/{quote(room_id)}/join")
     for _ in range(12):  # some of them get lost
         client.look(9, 5)
 
+    assert has_restarts or client.starts == 0
     first = bob.sync()["rooms"]["join"]
     for room_id in rooms:
         known, events = client.rooms[room_id], visible(bob, room_id)

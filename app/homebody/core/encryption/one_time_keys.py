@@ -10,8 +10,8 @@ MAX_KEYS keys can be claimed between two uploads, so the last MAX_KEYS claims co
 that may still be repeated; older ones are deleted. Claims of a removed device are kept for
 CLAIMS_KEPT_MS, as a client may log in with the same device ID and still have the old keys.
 
-A claim does not wake the owner's /sync: every response has the number of remaining keys, and a
-claim is usually followed by a message to the device.
+A claim wakes the owner's waiting /sync, and responses with fewer keys than before are not empty: a
+device that waits while all its keys are claimed is to upload new ones at once.
 
 This module alone writes the tables one_time_keys, claimed_one_time_keys and fallback_keys.
 Spec: client-server-api#one-time-and-fallback-keys
@@ -61,6 +61,15 @@ class KeyCounts(NamedTuple):
     one_time_keys: dict[str, int]
     """{algorithm: count}"""
     unused_fallback_types: list[str]
+
+    def has_less_than(self, before: KeyCounts | None) -> bool:
+        """Return whether keys were claimed since; False if nothing is known of before."""
+        if before is None:
+            return False
+        counts = self.one_time_keys
+        return not set(before.unused_fallback_types) <= set(self.unused_fallback_types) or any(
+            counts.get(name, 0) < count for name, count in before.one_time_keys.items()
+        )
 
 
 KEY_COUNTS: CacheKind[tuple[str, str], KeyCounts] = declare("key_counts", 1, lambda _: 400)
@@ -309,6 +318,7 @@ def _hand_out(tx: Tx, found: dict[str, dict[str, Json]], row: Any) -> None:
     keys = found.setdefault(row.user_id, {}).setdefault(row.device_id, {})
     keys[f"{row.algorithm}:{row.key_id}"] = orjson.Fragment(row.key)
     _note_change(tx, row.user_id, row.device_id)
+    tx.wake(row.user_id)
 
 
 def remove_all(tx: Tx) -> None:

@@ -17,7 +17,12 @@ from typing import Any
 from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from homebody import errors
-from homebody.core.accounts import access_tokens, login_tokens, oauth_sessions
+from homebody.core.accounts import (
+    access_tokens,
+    login_tokens,
+    oauth_sessions,
+    sync_connections,
+)
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.encryption import cross_signing, device_keys, key_signatures, to_device
 from homebody.core.push import pushers
@@ -140,6 +145,7 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     device_keys.remove(tx, user_id, known)
     key_signatures.remove(tx, user_id, known)
     to_device.remove(tx, user_id, known)
+    sync_connections.remove(tx, user_id, known)
     for device_id in known:
         for prefix in LOCAL_NOTIFICATIONS:
             account_data.remove(tx, user_id, f"{prefix}.{device_id}")

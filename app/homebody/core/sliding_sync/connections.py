@@ -10,25 +10,35 @@ same `pos` whenever a room is opened, while the first response may be on its way
 Connections are kept in memory, limited by their size. A client with an unknown `pos` starts a new
 connection after M_UNKNOWN_POS. Idle connections are dropped first, then those of the user whose
 connections are the largest, so that users can't displace each other's connections.
+
+From time to time an older state of each connection is written to the database, from which the
+connection goes on after a restart; see kept_states.py. For that, a `pos` contains its position, so
+that it is also a token for /messages, and a number. Its last part is made with a secret of the
+connection: nobody else has one that fits, nor can a client make one up.
 """
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import hashlib
+import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from homebody import errors
+from homebody.core.accounts import sync_connections
+from homebody.core.accounts.sync_connections import Key
+from homebody.core.encryption.one_time_keys import KeyCounts
 from homebody.core.sliding_sync.filters import RoomProperties
 from homebody.core.sliding_sync.order import NO_ROOMS, RoomOrder
 from homebody.core.sliding_sync.requests import RoomConfig
+from homebody.core.sync.spans import SyncToken
 from homebody.spec.events import Json
-
-Key = tuple[str, str, str]
-"""(user_id, device_id, conn_id)"""
 
 _OVERHEAD_BYTES: Final = 1000
 """The memory of a position without its parts."""
@@ -36,6 +46,7 @@ _SLOT_BYTES: Final = 110
 """The memory of an element of a dict or frozenset."""
 _TEXT_BYTES: Final = 80
 """The memory of a string without its characters."""
+_POS: Final = re.compile(r"s([0-9]{1,18})~([0-9]{1,18})\.[A-Za-z0-9_-]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ class SentRoom:
     """By which the client sorts the room."""
     stale_since: int | None = None
     """If set, the client misses changes after this position: the room was outside its windows, or
-    the user left it and was invited again."""
+    the user left it and was invited again. After a restart 0: what it has is not known."""
     members: frozenset[str] = frozenset()
     """Members sent by lazy-loading."""
 
@@ -74,8 +85,21 @@ class ConnectionState:
     """The counts of the lists."""
     extension_rooms: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """{extension: the rooms sent by it}"""
+    key_counts: KeyCounts | None = None
+    """The counts of the device's keys, if they were sent."""
     is_resumed: bool = False
     """The client has data from an older connection that the server no longer knows."""
+    secret: bytes = b""
+    """Of all states that have developed from the same beginning."""
+    touched: Set[str] = frozenset()
+    """The rooms that the client has received with this `pos`."""
+    received: int = 0
+    """Up to where the client has events, if this is an older state, kept over a restart."""
+
+    @property
+    def live_since(self) -> int:
+        """The position after which events are news to the client."""
+        return max(self.position, self.received)
 
     def parts(self) -> dict[int, int]:
         """Return {id: approximate size in bytes} of the objects shared between states."""
@@ -95,15 +119,19 @@ class ConnectionState:
             found[id(room)] = 300
             if (members := id(room.members)) not in found:
                 found[members] = sum(_SLOT_BYTES + len(it) for it in room.members)
-            if (required := id(room.config.required)) not in found:
-                found[required] = _pattern_bytes(room.config)
+            if (config := id(room.config)) not in found:
+                found[config] = _pattern_bytes(room.config)
         return found
 
 
 def _pattern_bytes(config: RoomConfig) -> int:
+    every = [config.required]
+    for selection in config.selections:
+        every += selection
     return sum(
         _SLOT_BYTES + 2 * _TEXT_BYTES + 4 * (len(event_type) + len(state_key))
-        for event_type, state_key in config.required
+        for patterns in every
+        for event_type, state_key in patterns
     )
 
 
@@ -111,13 +139,61 @@ NOTHING: Final = ConnectionState()
 RESUMED: Final = ConnectionState(is_resumed=True)
 
 
+class Place(NamedTuple):
+    """What a `pos` says."""
+
+    position: int
+    number: int
+
+
+def parse(pos: str) -> Place | None:
+    """Return what a `pos` says, or None if none looks like that."""
+    found = _POS.fullmatch(pos)
+    return None if found is None else Place(int(found[1]), int(found[2]))
+
+
+def make_pos(secret: bytes, place: Place) -> str:
+    """Return the `pos` of a connection with this secret."""
+    text = f"{SyncToken(place.position)}~{place.number}"
+    digest = hashlib.blake2b(text.encode(), key=secret, digest_size=12).digest()
+    return f"{text}.{base64.urlsafe_b64encode(digest).decode()}"
+
+
+class Due(NamedTuple):
+    """A state to be written to the database."""
+
+    key: Key
+    number: int
+    state: ConnectionState
+
+
 class _Connection:
     """The states of one connection by `pos`, oldest first, and their total size."""
 
-    __slots__ = ("_parts", "_refs", "size_bytes", "states", "used_at")
+    __slots__ = (
+        "_parts",
+        "_refs",
+        "number",
+        "received",
+        "secret",
+        "size_bytes",
+        "states",
+        "touched",
+        "used_at",
+        "written_at",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
         self.states: OrderedDict[str, ConnectionState] = OrderedDict()
+        self.number = number
+        """Of the last `pos`."""
+        self.received = ""
+        """The `pos` that the client has received."""
+        self.secret = b""
+        """That of this `pos`."""
+        self.touched: set[str] = set()
+        """The rooms received since a state was written."""
+        self.written_at: float | None = None
         self.size_bytes = 0
         self.used_at = 0.0
         self._parts: dict[str, tuple[tuple[int, int], ...]] = {}
@@ -142,8 +218,18 @@ class _Connection:
                 del self._refs[part]
                 self.size_bytes -= size
 
-    def drop_before(self, pos: str) -> None:
-        """Drop the positions older than this one."""
+    def next_pos(self, state: ConnectionState) -> str:
+        self.number += 1
+        return make_pos(state.secret, Place(state.position, self.number))
+
+    def receive(self, pos: str) -> None:
+        """Note that the client has this position, and drop older ones."""
+        if pos != self.received:
+            state = self.states[pos]
+            if state.secret != self.secret:  # it has begun again: what is written is of no use
+                self.written_at = None
+            self.received, self.secret = pos, state.secret
+            self.touched |= state.touched
         for older in list(self.states):
             if older == pos:
                 return
@@ -153,7 +239,7 @@ class _Connection:
 class Connections:
     """The connections of all users, least recently used first."""
 
-    MAX_OF_DEVICE = 10
+    MAX_OF_DEVICE = sync_connections.MAX_OF_DEVICE
     MAX_BYTES = 64 * 2**20
     MAX_BYTES_OF_USER = 16 * 2**20
     IDLE_SECONDS = 7 * 86_400.0
@@ -165,6 +251,11 @@ class Connections:
     """Positions per connection, if the client keeps sending requests without `pos`."""
     MAX_FORGOTTEN = 5000
     """Connections remembered to have been dropped."""
+    MAX_TOUCHED = 10
+    """Rooms that a client receives before a state is written again: as many may be sent in full
+    after the server was killed, half of the 20 of a window."""
+    WRITTEN_SECONDS = 86_400.0
+    """How old a written state may become, as those of unused connections are deleted."""
 
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -187,7 +278,24 @@ class Connections:
 
         It is RESUMED after an unknown `pos`, as the client may still show old data.
         """
-        return RESUMED if key in self._forgotten else NOTHING
+        state = RESUMED if key in self._forgotten else NOTHING
+        return dataclasses.replace(state, secret=secrets.token_bytes(16))
+
+    def has(self, key: Key) -> bool:
+        """Return whether a connection is kept."""
+        self._drop_idle()
+        return key in self._kept
+
+    def resume(self, key: Key, pos: str, state: ConnectionState) -> ConnectionState:
+        """Go on with a state from the database, and return it."""
+        place = parse(pos)
+        connection = self._kept[key] = _Connection(0 if place is None else place.number)
+        connection.add(pos, state)
+        connection.receive(pos)
+        connection.written_at = self._seconds()
+        self._use(key, connection, 0)
+        self._keep_small(key)
+        return state
 
     def get(self, key: Key, pos: str) -> ConnectionState:
         """Return the state at `pos` and drop older ones. Raises M_UNKNOWN_POS."""
@@ -200,7 +308,7 @@ class Connections:
             raise errors.unknown_pos()
         self._forgotten.pop(key, None)
         before = connection.size_bytes
-        connection.drop_before(pos)
+        connection.receive(pos)
         self._use(key, connection, before)
         return connection.states[pos]
 
@@ -211,7 +319,7 @@ class Connections:
         if connection is None:
             connection = self._kept[key] = _Connection()
         before = connection.size_bytes
-        pos = secrets.token_urlsafe(9)
+        pos = connection.next_pos(state)
         connection.add(pos, state)
         while after is None and len(connection.states) > self.KEPT_BEGINNINGS:
             connection.drop(next(iter(connection.states)))
@@ -226,6 +334,32 @@ class Connections:
         else:
             self._keep_small(key)
         return pos
+
+    def due(self, *, is_last: bool = False) -> list[Due]:
+        """Return what is to be written, which counts as written from now on.
+
+        The states that clients have received: a state that was sent later may have been lost.
+        """
+        now = self._seconds()
+        found: list[Due] = []
+        for key, connection in self._kept.items():
+            pos = connection.received
+            if pos not in connection.states or (place := parse(pos)) is None:
+                continue
+            is_new = connection.written_at is None
+            is_old = not is_new and now - (connection.written_at or 0) >= self.WRITTEN_SECONDS
+            many = 1 if is_last else self.MAX_TOUCHED
+            if is_new or is_old or len(connection.touched) >= many:
+                found.append(Due(key, place.number, connection.states[pos]))
+                connection.touched.clear()
+                connection.written_at = now
+        return found
+
+    def note_unwritten(self, keys: Iterable[Key]) -> None:
+        """Note that states could not be written."""
+        for key in keys:
+            if (connection := self._kept.get(key)) is not None:
+                connection.written_at = None
 
     def _use(self, key: Key, connection: _Connection, bytes_before: int) -> None:
         grown = connection.size_bytes - bytes_before

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from homebody.core.encryption import one_time_keys, to_device
+from homebody.core.encryption.one_time_keys import KeyCounts
 from homebody.core.ephemeral import receipts, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.sliding_sync.connections import ConnectionState
@@ -33,6 +34,8 @@ class ExtensionsResult:
     has_changes: bool
     rooms: Mapping[str, frozenset[str]]
     """{extension: the rooms sent by it so far}"""
+    key_counts: KeyCounts | None
+    """Those of the device's keys that the client has then, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def load(
     """Return the changes; `inbox_token` is the position up to which the device has its messages."""
     body: Json = {}
     rooms_of: dict[str, frozenset[str]] = {}
-    has_changes = False
+    has_changes, key_counts = False, previous.key_counts
     wanted = request.extensions
     if wanted.to_device.enabled:
         messages = to_device.after(tx, requester.user_id, requester.device_id, inbox_token)
@@ -69,8 +72,8 @@ def load(
         body["to_device"] = {"next_batch": str(SyncToken(upto)), "events": messages.events}
         has_changes = bool(messages.events)
     if wanted.e2ee.enabled:
-        body["e2ee"], have_keys_changed = _keys(tx, requester, previous, inbox_token)
-        has_changes = has_changes or have_keys_changed
+        body["e2ee"], key_counts, have_changed = _keys(tx, requester, previous, inbox_token)
+        has_changes = has_changes or have_changed
     for name, one in (
         ("account_data", wanted.account_data),
         ("receipts", wanted.receipts),
@@ -81,14 +84,15 @@ def load(
             rooms_of[name] = rooms.all
             body[name] = _of_rooms(tx, requester.user_id, name, rooms, previous, found, ephemeral)
             has_changes = has_changes or any(body[name].values())
-    return ExtensionsResult(body, has_changes, rooms_of)
+    return ExtensionsResult(body, has_changes, rooms_of, key_counts)
 
 
 def _keys(
     tx: Reader, requester: Requester, previous: ConnectionState, inbox_token: int
-) -> tuple[Json, bool]:
-    """Return (device lists and counts of the device's keys, whether device lists have changed).
+) -> tuple[Json, KeyCounts, bool]:
+    """Return (the section, the counts in it, whether it has changes).
 
+    A claim of keys is a change, as the client is to upload new ones; an upload of its own is not.
     A new connection (after a restart or M_UNKNOWN_POS) has no position, but the client has kept
     its keys and its to-device token, so changes since that token must be sent.
     """
@@ -102,7 +106,7 @@ def _keys(
         "device_one_time_keys_count": keys.one_time_keys,
         "device_unused_fallback_key_types": keys.unused_fallback_types,
     }
-    return section, bool(lists)
+    return section, keys, bool(lists) or keys.has_less_than(previous.key_counts)
 
 
 def _rooms(name: str, wanted: Extension, previous: ConnectionState, found: RoomsResult) -> _Rooms:

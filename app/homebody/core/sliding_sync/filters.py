@@ -195,9 +195,9 @@ def _checks_of_place(
     checks: list[Check] = []
     if wanted.is_dm is not None:
         checks.append(lambda room: (room in direct) == wanted.is_dm)
-    if wanted.is_invite is not None:
+    if wanted.is_invited is not None:
         own = order.rooms
-        checks.append(lambda room: (own[room].membership == "invite") == wanted.is_invite)
+        checks.append(lambda room: (own[room].membership == "invite") == wanted.is_invited)
     if wanted.spaces is not None:
         children = _children(tx, set(wanted.spaces) & order.joined)
         checks.append(lambda room: room in children)

@@ -41,8 +41,10 @@ def load(
     wanted: Mapping[str, RoomConfig],
     previous: ConnectionState,
     changes: Changes,
+    *,
+    has_counts: bool,
 ) -> LoadedRooms:
-    """Return the changed joined rooms."""
+    """Return the changed joined rooms; with `has_counts`, their unread counts."""
     found = [
         update
         for room_id, config in wanted.items()
@@ -55,10 +57,12 @@ def load(
     bumps = summaries.bumps(tx, requester.user_id, shown, changes.order)
     for room_id, bump in bumps.items():
         entries[room_id]["bump_stamp"] = bump
-    counted = (changes.read | changes.direct) & wanted.keys() & previous.rooms.keys()
+    counted = changes.read | changes.direct if has_counts else changes.direct
+    counted = counted & wanted.keys() & previous.rooms.keys()
     for room_id in counted - entries.keys():
         entries[room_id] = {"membership": "join", "bump_stamp": previous.rooms[room_id].bump_stamp}
-    summaries.add_counts(tx, requester.user_id, entries)
+    if has_counts:
+        summaries.add_counts(tx, requester.user_id, entries)
     configs: dict[RoomConfig, RoomConfig] = {}
     after = {update.span.room_id: _after(update, bumps, configs) for update in found}
     timelines = {
@@ -77,7 +81,7 @@ def _update(
     is_new = room_id in changes.newly_joined
     if room_id in changes.completed:  # for a client that wants all members
         is_new |= config.wants_all_members
-    if before is None or before.membership != "join" or is_new:
+    if before is None or before.membership != "join" or before.stale_since == 0 or is_new:
         return RoomUpdate(Span(room_id, 0, tx.position), config, 0, None)
     is_expanded = config.limit > before.config.limit
     is_busy = room_id in changes.with_new_events or before.stale_since is not None
@@ -123,18 +127,19 @@ def _entries(
         span = update.span
         entry: Json = {"initial": True} if update.is_initial else {}
         if update.is_expanded:
-            entry["unstable_expanded_timeline"] = True
+            entry["expanded_timeline"] = True
         entries[span.room_id] = entry | {
             "membership": "join",
-            "required_state": client_events.encode_state(
-                tx, requester, held[span.room_id], with_room_id=False
-            ),
+            "required_state": [
+                *client_events.encode_state(tx, requester, held[span.room_id], with_room_id=False),
+                *({"type": kind, "state_key": key} for kind, key in sorted(update.removed)),
+            ],
             "timeline": client_events.encode_all(
                 tx, requester, span.timeline, with_room_id=False, bundles=bundles, memberships=own
             ),
             "prev_batch": str(SyncToken(span.boundary)),
             "limited": span.is_limited,
-            "num_live": sum(0 < previous.position < event.position for event in span.timeline),
+            "num_live": sum(0 < previous.live_since < event.position for event in span.timeline),
             **summaries.names(tx, update),
         }
     summaries.add_members(tx, requester.user_id, shown, entries)
@@ -150,11 +155,15 @@ def _after(
         return SentRoom(wanted, "join", bumps[update.span.room_id], members=update.members)
     # State that was sent and is no longer wanted counts as sent as long as it doesn't change.
     is_known = not any(before.config.wants(key) and not wanted.wants(key) for key in update.changed)
-    required = wanted.required | before.config.required if is_known else wanted.required
     limit = wanted.limit if update.has_gap else max(wanted.limit, before.config.limit)
-    if len(required) > MAX_DIFFERENT_PATTERNS:  # grown over many requests: some state is sent again
-        required = wanted.required
-    config = RoomConfig(limit, required)
+    config = RoomConfig(
+        limit,
+        wanted.required | before.config.required,
+        wanted.selections | before.config.selections,
+    )
+    # one that has grown over many requests is dropped: some state is sent again
+    if not is_known or config.pattern_count > MAX_DIFFERENT_PATTERNS:
+        config = RoomConfig(limit, wanted.required, wanted.selections)
     config = before.config if before.config == config else configs.setdefault(config, config)
     bump = bumps.get(update.span.room_id, before.bump_stamp)
     return SentRoom(config, "join", bump, members=update.members)

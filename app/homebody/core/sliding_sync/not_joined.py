@@ -56,7 +56,7 @@ def _preview(tx: Reader, user_id: str, room_id: str, room: OwnMembership) -> Jso
     return {
         "initial": True,
         "membership": room.membership,
-        "invite_state": events,
+        "stripped_state": events,
         "bump_stamp": room.since,
         **summaries.name_and_avatar(contents),
     }

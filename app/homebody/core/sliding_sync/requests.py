@@ -1,16 +1,17 @@
-"""The body of a sliding sync request, and what it wants of each room.
+"""What a sliding sync request wants, whichever of the two dialects it is in.
 
 A request has lists, which are windows onto the sorted rooms, and subscriptions to single rooms.
 What is wanted of one room is its `RoomConfig`, the union of all lists and subscriptions with it.
+deployed.py and merged.py make it of the bodies that clients send.
 Spec: client-server-api#syncing
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -22,50 +23,22 @@ from homebody.spec.events import StateKey
 MAX_TIMELINE: Final = 100
 MAX_LISTS: Final = 100
 """As in the proposal."""
-MAX_RANGES: Final = 20
-"""Per list."""
-MAX_SUBSCRIPTIONS: Final = 1000
 MAX_PATTERNS: Final = 200
 """Entries of `required_state` in one list or subscription."""
 MAX_DIFFERENT_PATTERNS: Final = 500
 """In a whole request, and in what a connection state keeps about a room."""
 
-_LAZY: Final[StateKey] = (state.MEMBER, "$LAZY")
-_ALL: Final[StateKey] = ("*", "*")
-_ALL_BUT_MEMBERS: Final[StateKey] = ("*", "$LAZY")
-"""Internal: the meaning of `["*", "*"]` together with `["m.room.member", "$LAZY"]`."""
+ANY: Final = "\0"
+"""Stands for all types or all state keys in a pattern; no client names a type so."""
+LAZY: Final[StateKey] = (state.MEMBER, "\0lazy")
+"""The members that a timeline needs."""
+ALL: Final[StateKey] = (ANY, ANY)
+ALL_BUT_MEMBERS: Final[StateKey] = (ANY, "\0lazy")
+"""All state, if members are loaded lazily."""
+_ALL_MEMBERS: Final = frozenset({ALL, (state.MEMBER, ANY)})
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 ListName = Annotated[str, msgspec.Meta(max_length=255)]
-
-
-class Filters(msgspec.Struct):
-    """The filters of a list."""
-
-    is_dm: bool | None = None
-    spaces: list[str] | None = None
-    is_encrypted: bool | None = None
-    is_invite: bool | None = None
-    room_types: list[str | None] | None = None
-    not_room_types: list[str | None] = []
-    room_name_like: str | None = None
-    """From the older proposal (MSC3575); matrix-js-sdk still supports it."""
-    tags: list[str] | None = None
-    not_tags: list[str] = []
-
-
-class Subscription(msgspec.Struct):
-    """How much of a room the client wants."""
-
-    timeline_limit: Natural = 0
-    required_state: list[tuple[str, str]] = []
-
-
-class RoomList(Subscription):
-    """A window onto the sorted rooms; without ranges it includes all of them."""
-
-    ranges: list[tuple[Natural, Natural]] | None = None
-    filters: Filters | None = None
 
 
 class Extension(msgspec.Struct):
@@ -85,7 +58,7 @@ class Extension(msgspec.Struct):
 
 
 class Extensions(msgspec.Struct):
-    """The supported extensions."""
+    """The supported extensions, the same in both dialects."""
 
     to_device: Extension = msgspec.field(default_factory=Extension)
     e2ee: Extension = msgspec.field(default_factory=Extension)
@@ -94,38 +67,26 @@ class Extensions(msgspec.Struct):
     typing: Extension = msgspec.field(default_factory=Extension)
 
 
-class SlidingSyncRequest(msgspec.Struct):
-    """The body of a request."""
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """The filters of a list."""
 
-    conn_id: str = ""
-    lists: Annotated[dict[ListName, RoomList], msgspec.Meta(max_length=MAX_LISTS)] = {}
-    room_subscriptions: dict[str, Subscription] = {}
-    extensions: Extensions = msgspec.field(default_factory=Extensions)
+    is_dm: bool | None = None
+    spaces: Sequence[str] | None = None
+    is_encrypted: bool | None = None
+    is_invited: bool | None = None
+    room_types: Sequence[str | None] | None = None
+    not_room_types: Sequence[str | None] = ()
+    room_name_like: str | None = None
+    tags: Sequence[str] | None = None
+    not_tags: Sequence[str] = ()
 
-    def check(self) -> None:
-        """Raise M_INVALID_PARAM if a limit is exceeded."""
-        if not identifiers.has_at_most_255_bytes(self.conn_id):
-            raise errors.invalid_param("conn_id may have at most 255 bytes")
-        if len(self.room_subscriptions) > MAX_SUBSCRIPTIONS:
-            raise errors.invalid_param(f"A request may have {MAX_SUBSCRIPTIONS} subscriptions")
-        if any(len(one.ranges or ()) > MAX_RANGES for one in self.lists.values()):
-            raise errors.invalid_param(f"A list may have {MAX_RANGES} ranges")
-        required = [
-            one.required_state for one in (*self.lists.values(), *self.room_subscriptions.values())
-        ]
-        if any(len(patterns) > MAX_PATTERNS for patterns in required):
-            raise errors.invalid_param(f"required_state may have {MAX_PATTERNS} entries")
-        if len({pattern for patterns in required for pattern in patterns}) > MAX_DIFFERENT_PATTERNS:
-            raise errors.invalid_param(
-                f"All required_state may have {MAX_DIFFERENT_PATTERNS} different entries"
-            )
 
-    def digest(self) -> bytes:
-        """Return a digest of everything about rooms, for comparison with the previous request."""
-        wanted = self.extensions
-        extensions = (wanted.account_data, wanted.receipts, wanted.typing)
-        encoded = msgspec.json.encode((self.lists, self.room_subscriptions, extensions))
-        return hashlib.blake2b(encoded, digest_size=16).digest()
+class Selection(NamedTuple):
+    """The state that matches one set of patterns, and does not match another."""
+
+    include: frozenset[StateKey]
+    exclude: frozenset[StateKey]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,57 +96,121 @@ class RoomConfig:
     limit: int
     """The number of timeline events."""
     required: frozenset[StateKey]
-    """The required state as (type, state key), either of which may be "*"."""
+    """The required state as (type, state key), either of which may be ANY."""
+    selections: frozenset[Selection] = frozenset()
+    """More of the required state."""
 
     def __or__(self, other: RoomConfig) -> RoomConfig:
         if self.covers(other):
             return self
-        return RoomConfig(max(self.limit, other.limit), self.required | other.required)
+        return RoomConfig(
+            max(self.limit, other.limit),
+            self.required | other.required,
+            self.selections | other.selections,
+        )
 
     @property
     def is_lazy(self) -> bool:
         """Whether members are lazy-loaded."""
-        return _LAZY in self.required
+        return LAZY in self.required and not self.wants_all_members
 
     @property
     def wants_all_members(self) -> bool:
-        """Whether all members are required."""
-        return bool(self.required & {_ALL, (state.MEMBER, "*")})
+        """Whether all members are required, or all but a few."""
+        return not self.required.isdisjoint(_ALL_MEMBERS) or any(
+            not it.include.isdisjoint(_ALL_MEMBERS) and it.exclude.isdisjoint(_ALL_MEMBERS)
+            for it in self.selections
+        )
+
+    @property
+    def pattern_count(self) -> int:
+        """The number of patterns."""
+        more = sum(len(it.include) + len(it.exclude) for it in self.selections)
+        return len(self.required) + more
+
+    def requires_all_of(self, other: RoomConfig) -> bool:
+        """Return whether this config has all patterns of the other one."""
+        return self.required >= other.required and self.selections >= other.selections
 
     def covers(self, other: RoomConfig) -> bool:
         """Return whether this config includes everything that the other one wants."""
-        return self.limit >= other.limit and self.required >= other.required
+        return self.limit >= other.limit and self.requires_all_of(other)
 
     def wants(self, key: StateKey) -> bool:
         """Return whether this entry of the state is required."""
-        event_type, state_key = key
-        if event_type != state.MEMBER and _ALL_BUT_MEMBERS in self.required:
-            return True
-        return not self.required.isdisjoint(
-            (key, (event_type, "*"), ("*", state_key), _ALL),
+        return _matches(self.required, key) or any(
+            _matches(it.include, key) and not _matches(it.exclude, key) for it in self.selections
         )
 
     def named_members(self) -> set[str]:
         """Return the users whose membership is required by user ID."""
-        kinds = {state.MEMBER, "*"}
-        return {key for kind, key in self.required if kind in kinds} - {"*", "$LAZY", ""}
+        every = self.required.union(*(it.include for it in self.selections))
+        kinds = {state.MEMBER, ANY}
+        return {key for kind, key in every if kind in kinds} - {ANY, LAZY[1], ""}
 
 
-def room_config(user_id: str, subscription: Subscription) -> RoomConfig:
-    """Return what a list or subscription wants of each of its rooms."""
-    required = frozenset(_patterns(user_id, subscription.required_state))
-    return RoomConfig(min(subscription.timeline_limit, MAX_TIMELINE), required)
+def _matches(patterns: frozenset[StateKey], key: StateKey) -> bool:
+    event_type, state_key = key
+    if event_type != state.MEMBER and ALL_BUT_MEMBERS in patterns:
+        return True
+    return not patterns.isdisjoint((key, (event_type, ANY), (ANY, state_key), ALL))
 
 
-def _patterns(user_id: str, required_state: Iterable[tuple[str, str]]) -> Iterable[StateKey]:
-    pairs = set(required_state)
-    for event_type, state_key in pairs:
-        if len(event_type) > identifiers.MAX_BYTES or len(state_key) > identifiers.MAX_BYTES:
-            continue  # no event has such a type or state key
-        if state_key == "$LAZY":
-            if event_type == state.MEMBER:
-                yield _LAZY
-        elif (event_type, state_key) == _ALL and _LAZY in pairs:
-            yield _ALL_BUT_MEMBERS
-        else:
-            yield event_type, user_id if state_key == "$ME" else state_key
+@dataclass(frozen=True, slots=True)
+class RoomList:
+    """A window onto the sorted rooms."""
+
+    config: RoomConfig
+    ranges: Sequence[tuple[int, int]] | None = None
+    """Of (first, last). None: all rooms."""
+    filters: Filters | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlidingSyncRequest:
+    """A request."""
+
+    conn_id: str
+    lists: Mapping[str, RoomList]
+    room_subscriptions: Mapping[str, RoomConfig]
+    extensions: Extensions
+    digest: bytes
+    """A digest of everything about rooms, for comparison with the previous request."""
+    is_merged: bool = False
+    """Whether it is in the dialect of the merged proposal, which has no unread counts."""
+
+
+def digest(*parts: object) -> bytes:
+    """Return a digest of the parts of a body."""
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).digest()
+
+
+def check(
+    conn_id: str,
+    lists: Collection[object],
+    subscriptions: Collection[object],
+    *,
+    max_subscriptions: int,
+) -> None:
+    """Raise M_INVALID_PARAM if there is too much in a request."""
+    if not identifiers.has_at_most_255_bytes(conn_id):
+        raise errors.invalid_param("conn_id may have at most 255 bytes")
+    if len(lists) > MAX_LISTS:
+        raise errors.invalid_param(f"A request may have {MAX_LISTS} lists")
+    if len(subscriptions) > max_subscriptions:
+        raise errors.invalid_param(f"A request may have {max_subscriptions} subscriptions")
+
+
+def check_patterns(required: Collection[Collection[object]]) -> None:
+    """Raise M_INVALID_PARAM if there are too many patterns of state, given for each place."""
+    if any(len(patterns) > MAX_PATTERNS for patterns in required):
+        raise errors.invalid_param(f"required_state may have {MAX_PATTERNS} entries")
+    if len({pattern for patterns in required for pattern in patterns}) > MAX_DIFFERENT_PATTERNS:
+        raise errors.invalid_param(
+            f"All required_state may have {MAX_DIFFERENT_PATTERNS} different entries"
+        )
+
+
+def is_possible(pattern: StateKey) -> bool:
+    """Return whether events may have such a type and state key."""
+    return all(len(part) <= identifiers.MAX_BYTES for part in pattern)

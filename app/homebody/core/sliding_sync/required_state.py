@@ -94,6 +94,8 @@ class RoomUpdate:
     """The client now wants a longer timeline than before."""
     changed: Set[StateKey] = frozenset()
     """State that the client lacks or has in an old version."""
+    removed: Set[StateKey] = frozenset()
+    """State wanted by the client that has ended, with no other in its place."""
     members: frozenset[str] = frozenset()
     """Members sent lazily, now or before."""
 
@@ -105,7 +107,7 @@ class RoomUpdate:
     @property
     def wants_more_state(self) -> bool:
         """Whether the client wants more state than before."""
-        return self.before is not None and not self.config.required <= self.before.config.required
+        return self.before is not None and not self.before.config.requires_all_of(self.config)
 
     @property
     def has_gap(self) -> bool:
@@ -144,7 +146,10 @@ def load(tx: Reader, user_id: str, updates: Collection[RoomUpdate]) -> dict[str,
         since = BEFORE_ALL if update.is_initial else update.since
         update.changed = {key for key, it in entries.items() if it.since > since}
         if update.has_reset and not update.is_initial:
-            update.changed |= _ended(tx, update)
+            ended = _ended(tx, update)
+            update.changed |= ended
+            kept = {key for key, it in entries.items() if it.number != state.NO_EVENT}
+            update.removed = {key for key in ended - kept if _wants(update.config, key)}
         due = {it.number for key, it in entries.items() if _is_due(update, key, it.since)}
         due |= _lazy(tx, update)
         redactions = redacted.get(room_id, {})
@@ -237,6 +242,10 @@ def _named(update: RoomUpdate) -> list[StateKey]:
     return [(state.MEMBER, user) for user in update.config.named_members()]
 
 
+def _wants(config: RoomConfig, key: StateKey) -> bool:
+    return config.wants(key) or (config.is_lazy and key[0] == state.MEMBER)
+
+
 def _is_due(update: RoomUpdate, key: StateKey, since: int) -> bool:
     if not update.config.wants(key):
         return False
@@ -259,6 +268,9 @@ def _lazy(tx: Reader, update: RoomUpdate) -> set[EventNumber]:
         return set()
     events = update.span.timeline
     moved = {it.state_key for it in events if it.type == state.MEMBER and it.state_key is not None}
+    if update.has_reset and not (update.has_gap or update.is_initial):
+        # "Note that clients can't rely on seeing membership changes in the `timeline`"
+        moved |= {key for kind, key in update.changed if kind == state.MEMBER}
     new = ({event.sender for event in events} - known) | moved
     update.members = known | new if len(known | new) <= MAX_MEMBERS else frozenset(new)
     held = _entries(tx, update.span.room_id, [(state.MEMBER, user) for user in new])

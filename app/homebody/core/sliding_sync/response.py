@@ -1,15 +1,15 @@
 """Simplified sliding sync: the most active rooms first, with only as much data as requested.
 
-This is MSC4186's unstable form, as deployed for Element X. A list is a window onto the rooms
-sorted by their last event. What was sent on a connection is its `ConnectionState`; a
-response has the changes since. If nothing has changed, it takes a few queries, none of them per
-room.
+A list is a window onto the rooms sorted by their last event. What was sent on a connection is its
+`ConnectionState`; a response has the changes since. If nothing has changed, it takes a few queries,
+none of them per room. Two dialects of MSC4186 are translated from and to what is used here.
 
-    requests.py         the request             connections.py      what was sent, by `pos`
+    requests.py         what is wanted          connections.py      what was sent, by `pos`
+    merged.py           the proposal's dialect  deployed.py         that of Element X
     order.py            the sorted rooms        filters.py          filters of lists
     joined.py           joined rooms            required_state.py   their state
     summaries.py        name, members, counts   not_joined.py       invites and rooms left
-    extensions.py       everything but rooms
+    extensions.py       everything but rooms    kept_states.py      connections over a restart
 
 Spec: client-server-api#syncing
 """
@@ -20,7 +20,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
-from homebody.core.sliding_sync import filters, joined, not_joined, requests
+from homebody.core.sliding_sync import filters, joined, not_joined
 from homebody.core.sliding_sync import order as room_order
 from homebody.core.sliding_sync.connections import ConnectionState, SentRoom
 from homebody.core.sliding_sync.joined import LoadedRooms
@@ -67,10 +67,14 @@ def rooms(
     with_rooms = bool(request.lists or request.room_subscriptions or previous.rooms)
     order, position = previous.order, previous.position
     changes = room_order.since(tx, user_id, order, position, with_rooms=with_rooms)
-    digest = request.digest()
-    is_same_request = bool(position) and digest == previous.request_digest
+    is_same_request = bool(position) and request.digest == previous.request_digest
     state = dataclasses.replace(
-        previous, position=tx.position, request_digest=digest, order=changes.order
+        previous,
+        position=tx.position,
+        request_digest=request.digest,
+        order=changes.order,
+        touched=frozenset(),
+        received=0,
     )
     if is_same_request and not changes.has_any:
         return RoomsResult({}, state, changes)
@@ -79,7 +83,9 @@ def rooms(
     if position:
         changes = dataclasses.replace(changes, direct=previous.direct ^ state.direct)
     gone = _gone(previous, changes)
-    loaded = _load(tx, requester, selection.configs, previous, changes, gone)
+    has_counts = not request.is_merged
+    configs = selection.configs
+    loaded = _load(tx, requester, configs, previous, changes, gone, has_counts=has_counts)
     for room_id, entry in loaded.entries.items():
         before = previous.rooms.get(room_id)
         was_stale = before is not None and before.stale_since is not None
@@ -89,7 +95,8 @@ def rooms(
     _mark_stale(sent, previous, selection.configs, changes)
     for room_id in gone - loaded.sent.keys():
         sent.pop(room_id, None)
-    state = dataclasses.replace(state, rooms=sent, lists=selection.counts)
+    touched = frozenset(loaded.entries)
+    state = dataclasses.replace(state, rooms=sent, lists=selection.counts, touched=touched)
     subscribed = request.room_subscriptions.keys()
     return RoomsResult(
         loaded.entries, state, changes, selection.windows, loaded.timelines, subscribed
@@ -135,10 +142,10 @@ def _select(
         )
         counts[name] = {"count": len(ids)}
         windows[name] = set(_in_ranges(ids, one))
-        add(windows[name], requests.room_config(user_id, one))
-    for room_id, subscription in request.room_subscriptions.items():
+        add(windows[name], one.config)
+    for room_id, config in request.room_subscriptions.items():
         if room_id in state.order.rooms:
-            add([room_id], requests.room_config(user_id, subscription))
+            add([room_id], config)
     in_order = {room_id: configs[room_id] for room_id in state.order.ids if room_id in configs}
     return _Selection(in_order, counts, windows)
 
@@ -169,6 +176,8 @@ def _load(
     previous: ConnectionState,
     changes: Changes,
     gone: Set[str],
+    *,
+    has_counts: bool,
 ) -> LoadedRooms:
     order = changes.order
     entries: dict[str, Json] = {}
@@ -192,7 +201,7 @@ def _load(
                 entries[room_id] = entry
                 stale_since = _stale_since(previous, room_id)
                 sent[room_id] = SentRoom(config, own.membership, own.since, stale_since)
-    rooms = joined.load(tx, requester, joined_configs, previous, changes)
+    rooms = joined.load(tx, requester, joined_configs, previous, changes, has_counts=has_counts)
     return LoadedRooms(entries | rooms.entries, sent | rooms.sent, rooms.timelines)
 
 

@@ -52,8 +52,9 @@ _DECODED: Final = 5
 """The cost of an event that has to be decoded for the filter, in events that have not."""
 ROOMS_BETWEEN_PAUSES = 20
 
-_TOKEN: Final = re.compile(r"s([0-9]{1,18})(?:_([0-9]{1,18}))?")
-"""18 digits are enough for 30 years of a change per nanosecond, and fit SQLite's integers."""
+_TOKEN: Final = re.compile(r"s([0-9]{1,18})(?:_([0-9]{1,18}))?(?:~[0-9]{1,18}\.[A-Za-z0-9_-]{16})?")
+"""18 digits are enough for 30 years of a change per nanosecond, and fit SQLite's integers. The last
+part is that of a `pos` of sliding sync, which is such a token too."""
 
 _SPANS = listed("spans")
 _Newest = aliased(StoredEvent)

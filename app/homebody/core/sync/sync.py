@@ -24,6 +24,7 @@ from typing import Any
 import orjson
 
 from homebody.core.encryption import one_time_keys, to_device
+from homebody.core.encryption.one_time_keys import KeyCounts
 from homebody.core.ephemeral import presence, receipts, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.events import aggregations, client_events, state, stripped_state, visibility
@@ -62,6 +63,8 @@ class SyncRequest:
     state_section: str = "state"
     """The name of the section of state; since v1.16 also `state_after`, which is the state as of
     the end of the timeline."""
+    key_counts: KeyCounts | None = None
+    """Those of the device when it began to wait: a claim of its keys is news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,7 @@ def respond(
         "device_unused_fallback_key_types": keys.unused_fallback_types,
     }
     is_empty = not (own_data or online or any(rooms.values()) or messages.events or lists)
+    is_empty = is_empty and request.key_counts in (None, keys)
     is_same_token = bool(messages.events) and token.position == request.position
     return SyncResponse(
         body, is_empty, token, messages.truncated_after, needs_new_token=is_same_token
