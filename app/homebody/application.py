@@ -143,7 +143,7 @@ def create_app(config: Config) -> web.Application:
         backfill=backfill,
         gap_filler=gap_filler,
         locks=locks,
-        checkups=Checkups(),
+        checkups=Checkups(config.data_dir),
         traces=Traces(config.data_dir),
     )
     web.register(app, server)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from homebody.doctor import apart
+from homebody.doctor import apart, last_findings
 from homebody.doctor.apart import DoctorError
 from tests.doctor.conftest import Clinic
 from tests.helpers import proxies
@@ -94,6 +94,10 @@ def test_the_running_server_can_have_it_run_apart(clinic: Clinic) -> None:
     severities = {it.id: it.severity for it in found}
     assert severities["server"] == "ok"
     assert severities["reachable"] == "broken", "there is no proxy"
+    noted = last_findings.read(Path(clinic.environ["HOMEBODY_DATA_DIR"]))
+    assert noted is not None
+    assert noted.findings == found
+    assert noted.by.startswith("command line (")
 
 
 def test_a_command_that_fails_is_an_error(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import click
 
 from homebody import cli
 from homebody.cli import as_json, print_result
-from homebody.doctor import fetching, findings, runner
+from homebody.doctor import fetching, findings, last_findings, runner
 from homebody.doctor.examination import LONG_POLL_S, Options
 from homebody.doctor.findings import Finding
 
@@ -54,7 +54,8 @@ def doctor(
     """Check the server from inside, and as clients and other servers see it.
 
     Run it on the server's machine, as its user, while the server runs; it takes up to half a
-    minute, and changes nothing. The exit code is 1 if something is broken.
+    minute, and changes nothing. Without --url, the pages for administrators show what it has found.
+    The exit code is 1 if something is broken.
     """
     config = cli.load_config(ctx)
     environ = {**os.environ, **({"HOMEBODY_CONFIG": str(ctx.obj)} if ctx.obj else {})}
@@ -72,6 +73,8 @@ def doctor(
             bar.update(done - bar.pos)
 
         found = runner.run(config, options, show)
+    if url is None:
+        last_findings.note(config.data_dir, last_findings.command_line(), found)
     _print(found, with_ok=with_ok, is_json=is_json)
     if any(it.severity == "broken" for it in found):
         ctx.exit(1)

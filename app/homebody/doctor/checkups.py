@@ -1,24 +1,23 @@
-"""What `homebody doctor` has found last, for the pages of the running server."""
+"""What the doctor has found last, for the pages of the running server."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 from homebody import errors
-from homebody.doctor import apart
-from homebody.doctor.findings import Finding
+from homebody.doctor import apart, last_findings
+from homebody.doctor.last_findings import LastFindings
 
 
 class Checkups:
-    """The latest findings. Only one check runs at a time."""
+    """The latest findings. Only one check of the pages runs at a time."""
 
-    def __init__(self) -> None:
-        self.ts: int | None = None
-        """When they were found (ms)."""
-        self.findings: list[Finding] = []
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._own: LastFindings | None = None
+        """What was found for a page; it may not be on the disk if that is full."""
         self.lock = threading.Lock()
 
     @property
@@ -26,21 +25,20 @@ class Checkups:
         """Whether a check is running."""
         return self.lock.locked()
 
-    @property
-    def counts(self) -> Counter[str]:
-        """How many findings there are of each severity."""
-        return Counter(it.severity for it in self.findings)
+    def latest(self) -> LastFindings | None:
+        """Return the latest findings, also those of the command and of before the start."""
+        noted, own = last_findings.read(self._data_dir), self._own
+        return own if noted is None or (own is not None and own.ts > noted.ts) else noted
 
-    def run(self, environ: Mapping[str, str]) -> None:
-        """Run the command, which takes up to half a minute.
+    def run(self, environ: Mapping[str, str], by: str) -> None:
+        """Run the command for an administrator, which takes up to half a minute.
 
         Raises M_LIMIT_EXCEEDED while another check runs, M_UNKNOWN (500) if the command fails.
         """
         if not self.lock.acquire(blocking=False):
             raise errors.limit_exceeded(10_000)
         try:
-            self.findings = apart.run(environ)
-            self.ts = time.time_ns() // 1_000_000
+            self._own = last_findings.note(self._data_dir, by, apart.run(environ))
         except apart.DoctorError as error:
             raise errors.unknown(str(error), 500) from error
         finally:

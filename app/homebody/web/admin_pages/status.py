@@ -44,7 +44,7 @@ def show_status() -> Response:
         destinations=homeserver.sender.counts(),
         backup=backup,
         is_backup_old=backup is None or time.time() - backup.ts / 1000 > 7 * DAY_S,
-        checkups=homeserver.checkups,
+        checked=homeserver.checkups.latest(),
         entries=entries,
     )
 
@@ -53,14 +53,15 @@ def show_status() -> Response:
 @signed_in(admins_only=True)
 def show_doctor() -> Response:
     """Return the page with what the doctor has found last."""
-    return layout.page("doctor.html", checkups=homeserver.checkups)
+    checkups = homeserver.checkups
+    return layout.page("doctor.html", checked=checkups.latest(), is_running=checkups.is_running)
 
 
 @bp.post("/doctor")
 @signed_in(admins_only=True)
 def run_doctor() -> Response:
     """Check the server as `homebody doctor` does, and show what was found."""
-    homeserver.checkups.run(os.environ)
+    homeserver.checkups.run(os.environ, layout.actor())
     return browser_sessions.see_other(f"{PREFIX}/doctor")
 
 
