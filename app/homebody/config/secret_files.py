@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from homebody.config import settings, sources, values
+from homebody.config import login_providers, settings, sources, values
 
 
 def in_force(environ: Mapping[str, str]) -> Iterator[Path]:
@@ -22,7 +22,11 @@ def in_force(environ: Mapping[str, str]) -> Iterator[Path]:
             setting = known.get(key)
             if setting is None or key == ("database_url",):
                 continue
-            if setting.is_file:
+            if setting.kind.is_hidden:
+                yield from login_providers.secret_files(value)
+                if login_providers.has_secret(value) and source is not given[0] and file:
+                    yield file
+            elif setting.is_file:
                 yield values.PATH.parse(value)
             elif setting.kind.is_secret and source is not given[0] and file is not None:
                 yield file

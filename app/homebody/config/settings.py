@@ -24,7 +24,7 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from homebody.config import objections, sources, tables, values
+from homebody.config import login_providers, objections, sources, tables, values
 from homebody.config.sources import ConfigError, Given, KeyPath, Setting
 from homebody.config.tables import RateLimit
 from homebody.spec import identifiers, server_acl
@@ -105,6 +105,12 @@ class Config:
     The first account becomes administrator. Default: open on localhost, else token."""
     registration_open_to_all: bool = False
     """Must be true for open registration on a public server name: spammers find it within days."""
+    oidc_providers: login_providers.OidcProviders = ()
+    """OpenID Connect providers at which users may log in, such as Keycloak or Google: a [[table]]
+    for each, see docs/sign-on.md."""
+    sso_trusted_clients: values.Texts = ()
+    """Clients in a browser, such as https://app.element.io, that may finish a single sign-on
+    without asking the user whether to continue to them."""
     allow_guests: bool = True
     """Whether guests, who have no account, may read world-readable rooms and join those that allow
     guests. Default: true where registration is open, as anybody gets an account there."""

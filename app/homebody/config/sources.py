@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from homebody.config import values
 
 KeyPath = tuple[str, ...]
@@ -195,9 +197,11 @@ def _value(source: Source, key: KeyPath, raw: object, setting: Setting) -> objec
         return None
     try:
         return kind.parse(raw)
-    except ValueError:
+    except ValueError as error:
         none = ' (or "" for none)' if kind.is_optional else ""
         shown = "" if kind.is_secret else f", not {raw!r:.60}"
+        if kind.is_hidden:
+            shown = f": {error}" if isinstance(error, msgspec.ValidationError) else ""
         # "from None", as the other error has the value, which may be a secret
         raise source.error(key, f"must be {kind.what}{none}{shown}") from None
 

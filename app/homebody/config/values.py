@@ -101,6 +101,8 @@ class Kind(Generic[T]):
     """Errors don't show it, and it may be read from a file of its own."""
     is_optional: bool = False
     """"" stands for None: TOML has no null, and environments can't unset."""
+    is_hidden: bool = False
+    """There are secrets in it: errors show what is wrong, but not the value."""
 
 
 def kind_of(hint: Any) -> Kind[Any]:

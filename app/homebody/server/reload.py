@@ -52,6 +52,7 @@ RELOADED: Final = frozenset(
         "retention",
         "server_notices_user",
         "smtp",
+        "sso_trusted_clients",
         "support_contacts",
         "support_page",
         "terms",
