@@ -370,7 +370,7 @@ CREATE INDEX ix_directory_words_user_id_word ON directory_words (user_id, word);
 CREATE TABLE login_tokens (
 	token_hash BLOB NOT NULL, 
 	user_id TEXT NOT NULL, 
-	expires_ts INTEGER NOT NULL, 
+	expires_ts INTEGER NOT NULL, browser_hash BLOB, 
 	CONSTRAINT pk_login_tokens PRIMARY KEY (token_hash)
 );
 
@@ -852,6 +852,39 @@ CREATE INDEX ix_media_sha256 ON media (sha256);
 CREATE INDEX ix_remote_media_sha256 ON remote_media (sha256);
 
 CREATE INDEX ix_account_data_position ON account_data (position);
+
+CREATE TABLE sign_on_attempts (
+	state_hash BLOB NOT NULL, 
+	browser_hash BLOB NOT NULL, 
+	provider TEXT NOT NULL, 
+	purpose TEXT NOT NULL, 
+	target TEXT NOT NULL, 
+	user_id TEXT, 
+	created_ts INTEGER NOT NULL, 
+	is_returned BOOLEAN NOT NULL, 
+	identity JSON, 
+	CONSTRAINT pk_sign_on_attempts PRIMARY KEY (state_hash)
+);
+
+CREATE INDEX ix_sign_on_attempts_created_ts ON sign_on_attempts (created_ts);
+
+CREATE TABLE sign_on_sessions (
+	id INTEGER NOT NULL, 
+	provider TEXT NOT NULL, 
+	subject TEXT NOT NULL, 
+	sid TEXT, 
+	user_id TEXT NOT NULL, 
+	browser_hash BLOB, 
+	device_id TEXT, 
+	created_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_sign_on_sessions PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_sign_on_sessions_provider_subject ON sign_on_sessions (provider, subject);
+
+CREATE INDEX ix_sign_on_sessions_user_id ON sign_on_sessions (user_id);
+
+CREATE INDEX ix_sign_on_sessions_browser_hash ON sign_on_sessions (browser_hash);
 
 CREATE TABLE delayed_events (
 	delay_id TEXT NOT NULL, 

@@ -35,6 +35,7 @@ ORDER = [
     "core.profiles",
     "core.sessions",
     "core.oauth",
+    "core.sign_on",
     "core.ephemeral",
     "core.rooms",
     "core.federation",

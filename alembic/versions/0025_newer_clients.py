@@ -10,6 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    upgrade_sign_on()
     op.create_table(
         "delayed_events",
         sa.Column("delay_id", sa.Text(), nullable=False),
@@ -165,6 +166,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("sync_connections")
+    downgrade_sign_on()
     op.drop_column("superseded_tokens", "was_exchanged")
     op.drop_index(op.f("ix_oauth_sessions_client_id"), "oauth_sessions")
     op.drop_table("oauth_sessions")
@@ -181,3 +183,44 @@ def downgrade() -> None:
     op.drop_table("thread_subscriptions")
     op.drop_table("profile_changes")
     op.drop_table("delayed_events")
+
+
+def upgrade_sign_on() -> None:
+    with op.batch_alter_table("login_tokens") as batch_op:
+        batch_op.add_column(sa.Column("browser_hash", sa.LargeBinary(), nullable=True))
+    op.create_table(
+        "sign_on_attempts",
+        sa.Column("state_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("browser_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("purpose", sa.Text(), nullable=False),
+        sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=True),
+        sa.Column("created_ts", sa.Integer(), nullable=False),
+        sa.Column("is_returned", sa.Boolean(), nullable=False),
+        sa.Column("identity", sa.JSON(), nullable=True),
+        sa.PrimaryKeyConstraint("state_hash", name=op.f("pk_sign_on_attempts")),
+    )
+    op.create_index(op.f("ix_sign_on_attempts_created_ts"), "sign_on_attempts", ["created_ts"])
+    op.create_table(
+        "sign_on_sessions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("sid", sa.Text(), nullable=True),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("browser_hash", sa.LargeBinary(), nullable=True),
+        sa.Column("device_id", sa.Text(), nullable=True),
+        sa.Column("created_ts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_sign_on_sessions")),
+    )
+    for columns in (["provider", "subject"], ["user_id"], ["browser_hash"]):
+        name = f"ix_sign_on_sessions_{'_'.join(columns)}"
+        op.create_index(op.f(name), "sign_on_sessions", columns)
+
+
+def downgrade_sign_on() -> None:
+    op.drop_table("sign_on_sessions")
+    op.drop_table("sign_on_attempts")
+    with op.batch_alter_table("login_tokens") as batch_op:
+        batch_op.drop_column("browser_hash")

@@ -37,6 +37,7 @@ from homebody.core.federation.transactions import Transactions
 from homebody.core.media.last_used import LastUsed
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sessions.shared_secret import Nonces
+from homebody.core.sign_on.providers import Providers
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
 from homebody.doctor.checkups import Checkups
@@ -74,6 +75,7 @@ class Homeserver:
     repeats: Repeats
     sliding_connections: Connections
     rate_limits: RateLimits
+    login_providers: Providers
     server_keys: ServerKeys
     remote_queries: RemoteQueries
     remote_media: RemoteMedia

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from homebody.models.base import Base
+from homebody.models.base import Base, Json
 
 
 class LoginToken(Base):
@@ -15,6 +15,7 @@ class LoginToken(Base):
     token_hash: Mapped[bytes] = mapped_column(primary_key=True)
     user_id: Mapped[str]
     expires_ts: Mapped[int]  # ms
+    browser_hash: Mapped[bytes | None]  # the session of the browser that it was issued to
 
     __table_args__ = (Index(None, "user_id"),)
 
@@ -34,6 +35,50 @@ class BrowserSession(Base):
     user_agent: Mapped[str]
 
     __table_args__ = (Index(None, "user_id"), Index(None, "created_ts"))
+
+
+class SignOnAttempt(Base):
+    """A login at another provider that is under way. Written by core/sign_on/attempts.py.
+
+    The database has only hashes of the state and of the browser's cookie, of which the other
+    secrets are made.
+    """
+
+    __tablename__ = "sign_on_attempts"
+    state_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    browser_hash: Mapped[bytes]
+    provider: Mapped[str]
+    purpose: Mapped[str]  # "login", "link" or "confirm"
+    target: Mapped[str]  # the page to go on to; to confirm, the hash of the session in hexadecimal
+    user_id: Mapped[str | None]  # who links the provider, or confirms
+    created_ts: Mapped[int]  # ms
+    is_returned: Mapped[bool] = mapped_column(default=False)  # the browser has come back
+    identity: Mapped[Json | None]  # whom the provider vouches for
+
+    __table_args__ = (Index(None, "created_ts"),)
+
+
+class SignOnSession(Base):
+    """A session that began with a login at another provider: a browser's or a device's.
+
+    Written by core/sessions/sign_on_sessions.py.
+    """
+
+    __tablename__ = "sign_on_sessions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    provider: Mapped[str]
+    subject: Mapped[str]
+    sid: Mapped[str | None]  # the session at the provider
+    user_id: Mapped[str]
+    browser_hash: Mapped[bytes | None]
+    device_id: Mapped[str | None]
+    created_ts: Mapped[int]  # ms
+
+    __table_args__ = (
+        Index(None, "provider", "subject"),
+        Index(None, "user_id"),
+        Index(None, "browser_hash"),
+    )
 
 
 class ThreePid(Base):

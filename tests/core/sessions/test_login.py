@@ -36,9 +36,11 @@ def log_in(client: FlaskClient, name: str, password: str = PASSWORD, **body: Any
 
 
 def test_the_flows_are_told(client: FlaskClient) -> None:
-    answer = client.get(R0 + "login")
+    flows = client.get(R0 + "login").get_json()["flows"]
 
-    assert answer.get_json() == {"flows": [{"type": "m.login.password"}]}
+    assert [it["type"] for it in flows] == ["m.login.password", "m.login.sso", "m.login.token"]
+    assert flows[1]["oauth_aware_preferred"] is True
+    assert "identity_providers" not in flows[1]
 
 
 @pytest.mark.parametrize("name", ["alice", "@alice:localhost", "Alice"])

@@ -1,4 +1,4 @@
-"""The ids of accounts at identity providers, as administrators record them.
+"""The ids of accounts at identity providers, as users link them or administrators record them.
 
 This module alone writes the table external_ids.
 """
@@ -46,8 +46,19 @@ def replace_all(tx: Tx, user_id: str, pairs: Iterable[tuple[str, str]]) -> bool:
         return False
     tx.sql.execute(delete(ExternalId).where(ExternalId.user_id == user_id))
     for auth_provider, external_id in wanted:
-        if owner(tx, auth_provider, external_id) is not None:
-            raise errors.MatrixError(409, "M_UNKNOWN", "The external ID is in use")
-        row = {"auth_provider": auth_provider, "external_id": external_id, "user_id": user_id}
-        tx.sql.execute(insert(ExternalId), row)
+        add(tx, user_id, auth_provider, external_id)
     return True
+
+
+def add(tx: Tx, user_id: str, auth_provider: str, external_id: str) -> None:
+    """Add an id to an account. Raises M_UNKNOWN (409) for one that an account has already."""
+    if owner(tx, auth_provider, external_id) is not None:
+        raise errors.MatrixError(409, "M_UNKNOWN", "The external ID is in use")
+    row = {"auth_provider": auth_provider, "external_id": external_id, "user_id": user_id}
+    tx.sql.execute(insert(ExternalId), row)
+
+
+def remove(tx: Tx, user_id: str, auth_provider: str) -> None:
+    """Remove the ids of an account at a provider."""
+    theirs = (ExternalId.user_id == user_id, ExternalId.auth_provider == auth_provider)
+    tx.sql.execute(delete(ExternalId).where(*theirs))

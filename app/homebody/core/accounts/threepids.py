@@ -140,6 +140,22 @@ def add(tx: Tx, user_id: str, proof: validation.Validated) -> None:
     )
 
 
+def add_vouched(tx: Tx, user_id: str, address: str) -> bool:
+    """Add an e-mail address that somebody else has validated, and return whether it was added.
+
+    It is not if it is another account's, or one that mail can't be sent to.
+    """
+    try:
+        small = canonical(address)
+    except errors.MatrixError:
+        return False
+    if owner(tx, small) is not None:
+        return False
+    row = {"medium": EMAIL, "address": small, "user_id": user_id}
+    tx.sql.execute(insert(ThreePid), {**row, "validated_ts": tx.now_ms, "added_ts": tx.now_ms})
+    return True
+
+
 def remove(tx: Tx, user_id: str, medium: str, address: str) -> None:
     """Remove an address of the user. Raises M_THREEPID_NOT_FOUND when it is not theirs."""
     key = (ThreePid.medium == medium, ThreePid.address == address.strip().lower())

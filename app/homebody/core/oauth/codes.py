@@ -25,7 +25,7 @@ from homebody.core.oauth import clients, refusals, sessions
 from homebody.core.oauth.authorization import AuthorizationRequest, Target
 from homebody.core.oauth.clients import Client
 from homebody.core.oauth.refusals import ReplayError
-from homebody.core.sessions import browser_sessions
+from homebody.core.sessions import browser_sessions, sign_on_sessions
 from homebody.core.sessions.browser_sessions import BrowserSession
 from homebody.models.oauth import OAuthCode
 from homebody.spec.events import Json
@@ -91,7 +91,9 @@ def redeem(tx: Tx, client: Client, code: str, redirect_uri: str, verifier: str) 
         raise refusals.invalid_grant("The user has logged out meanwhile")
     used = update(OAuthCode).where(OAuthCode.code_hash == code_hash)
     tx.sql.execute(used.values(is_used=True))
-    return sessions.start(tx, row.user_id, row.device_id, client, row.scope)
+    response = sessions.start(tx, row.user_id, row.device_id, client, row.scope)
+    sign_on_sessions.note_device(tx, row.user_id, row.session_hash, row.device_id)
+    return response
 
 
 def _proves(verifier: str, challenge: str) -> bool:

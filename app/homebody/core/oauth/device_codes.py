@@ -19,7 +19,7 @@ from homebody.core.accounts import access_tokens, oauth_sessions
 from homebody.core.oauth import client_metadata, clients, refusals, scopes, sessions
 from homebody.core.oauth.clients import Client
 from homebody.core.oauth.refusals import OAuthError
-from homebody.core.sessions import browser_sessions
+from homebody.core.sessions import browser_sessions, sign_on_sessions
 from homebody.core.sessions.browser_sessions import BrowserSession
 from homebody.models.oauth import OAuthDeviceCode
 from homebody.spec.events import Json
@@ -150,4 +150,6 @@ def poll(tx: Tx, client: Client, device_code: str) -> Json | OAuthError:
     tx.sql.execute(delete(OAuthDeviceCode).where(known))
     if row.is_denied or not browser_sessions.is_open(tx, row.session_hash):
         return OAuthError("access_denied", "The user has turned the device away")
-    return sessions.start(tx, row.user_id, row.device_id, client, row.scope)
+    response = sessions.start(tx, row.user_id, row.device_id, client, row.scope)
+    sign_on_sessions.note_device(tx, row.user_id, row.session_hash, row.device_id)
+    return response

@@ -135,7 +135,12 @@ def note_use(tx: Tx, session: BrowserSession, ip: str) -> None:
 
 def end(tx: Tx, session: BrowserSession) -> None:
     """End a session."""
-    tx.sql.execute(delete(Row).where(Row.token_hash == session.token_hash))
+    end_by_hash(tx, session.token_hash)
+
+
+def end_by_hash(tx: Tx, token_hash: bytes) -> None:
+    """End the session whose token has this hash, if there is one."""
+    tx.sql.execute(delete(Row).where(Row.token_hash == token_hash))
 
 
 def end_all(tx: Tx, user_id: str, *, but: BrowserSession | None = None) -> None:

@@ -26,7 +26,7 @@ from homebody.core.accounts import (
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.encryption import cross_signing, device_keys, key_signatures, to_device
 from homebody.core.push import pushers
-from homebody.core.sessions import browser_sessions
+from homebody.core.sessions import browser_sessions, sign_on_sessions
 from homebody.core.sessions.browser_sessions import BrowserSession
 from homebody.core.user_data import account_data
 from homebody.models.devices import Device
@@ -149,6 +149,7 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     for device_id in known:
         for prefix in LOCAL_NOTIFICATIONS:
             account_data.remove(tx, user_id, f"{prefix}.{device_id}")
+    sign_on_sessions.forget(tx, user_id, known)
     tx.wake(user_id)  # a waiting /sync of such a device must end
 
 

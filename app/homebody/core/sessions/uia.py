@@ -26,9 +26,10 @@ from homebody.core.sessions import login, registration, registration_tokens
 from homebody.errors import MatrixError, UiaRequiredError
 from homebody.models.accounts import UiaSession
 from homebody.spec.events import Json
-from homebody.storage.database import Database, Reader
+from homebody.storage.database import Database, Reader, Tx
 
 PASSWORD = "m.login.password"  # noqa: S105 - the name of a stage
+SSO = "m.login.sso"
 LIFETIME_MS = registration_tokens.PENDING_MS
 
 Flows = Sequence[Sequence[str]]
@@ -147,6 +148,34 @@ def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
     _keep(db, before, replace(before, completed=completed, registration_token=token))
 
 
+def asked_by(tx: Reader, session_hash: bytes) -> tuple[str, str | None]:
+    """Return the endpoint that a session is for, and the user. Raises M_UNKNOWN (401)."""
+    row = _row(tx, session_hash)
+    if row is None:
+        raise _no_such_session()
+    return row.endpoint, row.user_id
+
+
+def complete_by_sign_on(tx: Tx, session_hash: bytes, user_id: str) -> None:
+    """Complete the stage m.login.sso, as this user has logged in at another provider.
+
+    Raises M_FORBIDDEN if the session is another user's, M_UNKNOWN (401) if there is none.
+    """
+    row = _row(tx, session_hash)
+    if row is None:
+        raise _no_such_session()
+    if row.user_id != user_id:
+        raise errors.forbidden("This login belongs to another account")
+    if SSO not in row.completed:
+        done = update(UiaSession).where(UiaSession.session_hash == session_hash)
+        tx.sql.execute(done.values(completed=[*row.completed, SSO]))
+
+
+def hash_of(session_id: str) -> bytes:
+    """Return the hash by which the database knows a session."""
+    return hashlib.sha256(session_id.encode()).digest()
+
+
 def _params(db: Database, flows: Flows) -> Json:
     """Return the parameters of the stages of these flows."""
     if any(registration.TERMS in flow for flow in flows):
@@ -158,16 +187,16 @@ def _no_such_session() -> MatrixError:
     return errors.unknown("This session is unknown or has expired", 401)
 
 
-def _row(tx: Reader, session_id: str) -> Row[Any] | None:
+def _row(tx: Reader, session_hash: bytes) -> Row[Any] | None:
     """Return a session that has not expired, or None."""
-    key = {"session_hash": _hash_of(session_id), "born_after": tx.now_ms - LIFETIME_MS}
+    key = {"session_hash": session_hash, "born_after": tx.now_ms - LIFETIME_MS}
     row: Row[Any] | None = tx.sql.execute(_FIND, key).first()
     return row
 
 
 def _find(tx: Reader, session_id: str) -> Progress | None:
     """Return the progress of a session that has not expired, or None."""
-    row = _row(tx, session_id)
+    row = _row(tx, hash_of(session_id))
     return None if row is None else _progress(session_id, row)
 
 
@@ -183,7 +212,7 @@ def _resume(
     if session_id is None:
         return Progress(), None
     with db.read() as tx:
-        row = _row(tx, session_id)
+        row = _row(tx, hash_of(session_id))
     if row is None:
         return Progress(), _no_such_session()
     if (row.endpoint, row.user_id, row.params_mac) != (
@@ -213,6 +242,8 @@ def _try_stage(
         progress = replace(progress, registration_token=token)
     elif stage == registration.EMAIL:
         progress = replace(progress, email=_check_email(db, attempt))
+    elif stage == SSO:
+        raise errors.forbidden("Log in on the page of this stage first")
     return replace(progress, completed=[*progress.completed, stage])
 
 
@@ -279,7 +310,7 @@ def _save(db: Database, attempt: Attempt, before: Progress, progress: Progress) 
         tx.sql.execute(
             insert(UiaSession),
             {
-                "session_hash": _hash_of(session_id),
+                "session_hash": hash_of(session_id),
                 "created_ts": tx.now_ms,
                 "endpoint": attempt.endpoint,
                 "user_id": attempt.user_id,
@@ -299,7 +330,7 @@ def _keep(db: Database, before: Progress, progress: Progress) -> Progress:
     meanwhile, that progress is kept, and the client of this one tries its stage again.
     """
     session_id = progress.session_id or ""
-    change = update(UiaSession).where(UiaSession.session_hash == _hash_of(session_id))
+    change = update(UiaSession).where(UiaSession.session_hash == hash_of(session_id))
     with db.write() as tx:
         now = _find(tx, session_id)
         if now is not None and now.completed != before.completed:
@@ -318,10 +349,6 @@ def _end(db: Database, progress: Progress) -> bool:
     """Delete the session; return False when another request has done so and used it."""
     if progress.session_id is None:
         return True
-    kept = UiaSession.session_hash == _hash_of(progress.session_id)
+    kept = UiaSession.session_hash == hash_of(progress.session_id)
     with db.write() as tx:
         return bool(tx.sql.execute(delete(UiaSession).where(kept)).rowcount)
-
-
-def _hash_of(session_id: str) -> bytes:
-    return hashlib.sha256(session_id.encode()).digest()

@@ -1,0 +1,1 @@
+"""Logging in with an account at another provider, by OpenID Connect."""
