@@ -47,6 +47,7 @@ from homebody.core.media.last_used import LastUsed
 from homebody.core.ratelimits import RateLimits
 from homebody.core.rooms import deletion, history_purge, user_redaction
 from homebody.core.sessions.shared_secret import Nonces
+from homebody.core.sign_on.providers import Providers
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
 from homebody.core.timeline import outside_rooms
@@ -60,7 +61,7 @@ from homebody.runtime.single_flight import Repeats
 from homebody.runtime.traces import Traces
 from homebody.storage import database as db
 from homebody.storage.caches import Caches
-from homebody.web import admin_pages, blueprints, oauth
+from homebody.web import admin_pages, blueprints, oauth, sign_on_pages
 
 ACTIONS: Final[dict[str, Run]] = {
     deletion.ACTION: deletion.run,
@@ -127,6 +128,7 @@ def create_app(config: Config) -> web.Application:
         repeats=Repeats(),
         sliding_connections=connections,
         rate_limits=limits,
+        login_providers=Providers(config, outside),
         remote_queries=RemoteQueries(federation),
         remote_media=RemoteMedia(database, federation, outside),
         media_used=media_used,
@@ -151,6 +153,7 @@ def create_app(config: Config) -> web.Application:
     blueprints.register(app, admin_api)
     blueprints.register(app, admin_pages)
     blueprints.register(app, oauth)
+    blueprints.register(app, sign_on_pages)
     if config.federation:
         blueprints.register(app, server_server)
     return app

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from homebody import admin_api, client_server, server_server
-from homebody.web import admin_pages, blueprints, oauth
+from homebody.web import admin_pages, blueprints, oauth, sign_on_pages
 from tests.tools import spec_index
 
 OF_BLUEPRINTS = (
@@ -39,6 +39,7 @@ def shared() -> Iterator[None]:
             admin_api: spec_index.server(federation=False),
             admin_pages: spec_index.server(federation=False),
             oauth: spec_index.server(federation=False),
+            sign_on_pages: spec_index.server(federation=False),
             server_server: spec_index.server(federation=True),
         }
         for made in shared_by.values():

@@ -27,7 +27,7 @@ from homebody import admin_api, client_server, server_server, web
 from homebody.config import settings
 from homebody.spec.signing import SigningKey
 from homebody.storage.database import Server
-from homebody.web import Application, admin_pages, blueprints, oauth
+from homebody.web import Application, admin_pages, blueprints, oauth, sign_on_pages
 
 ROOT = Path(__file__).parents[2]
 PINNED = ROOT / "tests/vectors/spec"
@@ -192,6 +192,7 @@ def server(*, federation: bool = True) -> Application:
     _REGISTER(app, admin_api)
     _REGISTER(app, admin_pages)
     _REGISTER(app, oauth)
+    _REGISTER(app, sign_on_pages)
     if federation:
         _REGISTER(app, server_server)
     return app

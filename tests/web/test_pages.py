@@ -169,8 +169,9 @@ def test_the_dummy_page_replaces_no_registration_token(make_app: MakeApp) -> Non
 
 def test_the_page_of_an_unknown_session_or_stage_says_so(client: FlaskClient) -> None:
     forged = client.post(DUMMY_PAGE, data={"session": '"><script>alert(1)</script>'})
-    unknown = client.get("/_matrix/client/v3/auth/m.login.sso/fallback/web?session=x")
-    posted = client.post("/_matrix/client/v3/auth/m.login.sso/fallback/web", data={"session": "x"})
+    page = "/_matrix/client/v3/auth/m.login.msisdn/fallback/web"
+    unknown = client.get(f"{page}?session=x")
+    posted = client.post(page, data={"session": "x"})
 
     assert (forged.status_code, unknown.status_code, posted.status_code) == (401, 404, 404)
     assert "This session is unknown or has expired." in visible(forged)

@@ -16,7 +16,7 @@ from homebody import errors
 from homebody.client_server import authentication
 from homebody.client_server.authentication import requester
 from homebody.context import homeserver
-from homebody.core.accounts import oauth_sessions, validation
+from homebody.core.accounts import accounts, external_ids, oauth_sessions, validation
 from homebody.core.oauth import metadata
 from homebody.core.sessions import login, registration, uia
 from homebody.spec.events import Json
@@ -38,7 +38,7 @@ def logging_refusals(name: str | None) -> Iterator[None]:
 
 
 def require_password(body: Json) -> None:
-    """Require the password of the requester, in `auth` of the body.
+    """Require the password of the requester, in `auth` of the body, or a login elsewhere.
 
     Raises the 401 that asks for it, and M_LIMIT_EXCEEDED after many wrong ones: somebody who has
     found an unlocked telephone must not guess faster than others.
@@ -63,7 +63,7 @@ def require_password(body: Json) -> None:
         if attempt.auth:  # the right password costs as much time to check as a wrong one
             limits.check("rc_login.account", account)
         with limits.check_failures("rc_login.failed_attempts", account):
-            proof = uia.require(homeserver.database, [[uia.PASSWORD]], attempt)
+            proof = uia.require(homeserver.database, _flows_of(user_id), attempt)
     if proof.account is not None:
         authentication.rely_on(proof.account)
 
@@ -90,6 +90,19 @@ def is_by_oauth() -> bool:
     me = requester()
     with homeserver.database.read() as tx:
         return oauth_sessions.find(tx, me.user_id, me.device_id) is not None
+
+
+def _flows_of(user_id: str) -> uia.Flows:
+    """Return how a user confirms a request: by password, or by a login at a linked provider."""
+    providers = {it.id for it in homeserver.login_providers.all}
+    if not providers:
+        return [[uia.PASSWORD]]
+    with homeserver.database.read() as tx:
+        account = accounts.find(tx, user_id)
+        is_linked = any(it in providers for it, _ in external_ids.of_user(tx, user_id))
+    has_password = account is not None and account.password_hash is not None
+    by_password = [[uia.PASSWORD]] if has_password or not is_linked else []
+    return [*by_password, [uia.SSO]] if is_linked else by_password
 
 
 def require_any(body: Json, flows: uia.Flows) -> uia.Progress:

@@ -6,7 +6,7 @@ Spec: client-server-api#login, client-server-api#refreshing-access-tokens
 from __future__ import annotations
 
 import msgspec
-from flask import Blueprint, request
+from flask import Blueprint
 
 from homebody import errors
 from homebody.client_server import authentication, http, interactive
@@ -17,10 +17,11 @@ from homebody.client_server.authentication import (
     requester,
     unauthenticated,
 )
+from homebody.config.login_providers import OidcProvider
 from homebody.context import homeserver
 from homebody.core import well_known
 from homebody.core.accounts import access_tokens, accounts, login_tokens
-from homebody.core.sessions import appservice_users, devices, login
+from homebody.core.sessions import appservice_users, devices, login, sign_on_sessions
 from homebody.spec.events import Json
 
 bp = Blueprint("login", __name__)
@@ -29,6 +30,7 @@ bp_v1 = Blueprint("login_v1", __name__, url_prefix="/_matrix/client/v1")
 
 PASSWORD = "m.login.password"  # noqa: S105 - the name of a way to log in
 TOKEN = "m.login.token"  # noqa: S105 - likewise
+SSO = "m.login.sso"
 
 
 class Login(msgspec.Struct):
@@ -55,14 +57,30 @@ def get_login_flows() -> Json:
 
     Spec: client-server-api#get_matrixclientv3login
     """
-    flows: list[Json] = [{"type": PASSWORD}]
-    # Tokens that one device requests for another came with v1.7. For clients that still use r0, the
-    # type means the end of a single sign-on, which is not supported.
-    if "/client/r0/" not in (request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]):
-        flows.append({"type": TOKEN, "get_login_token": True})
+    token: Json = {"type": TOKEN, "get_login_token": True}
+    flows: list[Json] = [{"type": PASSWORD}, _single_sign_on(), token]
     if homeserver.server.appservices.all:
         flows.append({"type": appservice_users.TYPE})
     return {"flows": flows}
+
+
+def _single_sign_on() -> Json:
+    """Return the flow that leads to our pages, on which all ways to log in are.
+
+    Clients that know the OAuth 2.0 API without using it offer this flow alone.
+    Spec: client-server-api#client-login-via-sso, client-server-api#oauth-20-aware-clients
+    """
+    flow: Json = {"type": SSO, "oauth_aware_preferred": True}
+    flow["org.matrix.msc3824.delegated_oidc_compatibility"] = True  # its name before v1.18
+    if providers := homeserver.login_providers.all:
+        flow["identity_providers"] = [_described(it) for it in providers]
+    return flow
+
+
+def _described(provider: OidcProvider) -> Json:
+    """Return a provider as clients show it."""
+    brand = {} if provider.brand is None else {"brand": provider.brand}
+    return {"id": provider.id, "name": provider.name, **brand}
 
 
 @bp.post("/login", endpoint="login")
@@ -105,17 +123,20 @@ def _by_password(body: Json, wanted: Login, options: login.SessionRequest) -> Js
 
 
 def _by_token(wanted: Login, options: login.SessionRequest) -> Json:
-    """Log in with a token that another device of the user has requested.
+    """Log in with a token that another device has requested, or that a single sign-on ended with.
 
-    Spec: client-server-api#post_matrixclientv1loginget_token
+    Spec: client-server-api#post_matrixclientv1loginget_token,
+    client-server-api#client-login-via-sso
     """
     if wanted.token is None:
         raise errors.missing_param("token is missing")
     with interactive.logging_refusals(None):
         authentication.rate_limits().check("rc_login.address", address_key())
         with homeserver.database.write() as tx:
-            user_id = login_tokens.redeem(tx, wanted.token)
-            return login.start_session(tx, user_id, options)
+            user_id, browser_hash = login_tokens.redeem(tx, wanted.token)
+            session = login.start_session(tx, user_id, options)
+            sign_on_sessions.note_device(tx, user_id, browser_hash, session["device_id"])
+            return session
 
 
 def _log_in_for_service(body: Json, wanted: Login) -> Json:

@@ -19,6 +19,10 @@ TEXT_FORMAT: Final = (
     "%(asctime)s - %(name)s - %(lineno)d - %(levelname)s - %(request)s - %(message)s"
 )
 MASK: Final = "***"
+SECRET_PARAMETERS: Final = frozenset(
+    {"access_token", "loginToken", "token", "client_secret", "session", "code", "state"}
+)
+"""Parameters of queries that the access log masks."""
 
 # Each greenlet has a context of its own, so no request sees another's ID.
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="-")

@@ -16,7 +16,7 @@ from homebody.client_server import threepids as client_threepids
 from homebody.client_server.file_responses import disposition
 from homebody.context import homeserver
 from homebody.core import tasks
-from homebody.core.accounts import accounts, threepids, validation
+from homebody.core.accounts import accounts, external_ids, threepids, validation
 from homebody.core.administration import export
 from homebody.core.media import files
 from homebody.core.push import pushers
@@ -41,6 +41,8 @@ DONE: Final = {
     "email-removed": "The address is removed from your account.",
     "device": "The session is ended.",
     "others": "All other sessions are ended.",
+    "linked": "The login is linked to your account.",
+    "unlinked": "The login is not linked to your account any more.",
 }
 """What the page says was done, by the parameter with which the browser was sent to it."""
 _FIELD_OF: Final = {
@@ -62,12 +64,14 @@ def show_account() -> Response:
             "devices": devices.described_for_admin(tx, me, homeserver.last_seen),
             "browsers": sessions.all_of(tx, me),
             "addresses": threepids.of_user(tx, me),
+            "linked": {provider for provider, _ in external_ids.of_user(tx, me)},
         }
     return pages.page(
         "account.html",
         own=session(),
         done=DONE.get(request.args.get("done", "")),
         config=homeserver.server.config,
+        providers=homeserver.login_providers.all,
         values=values,
     )
 

@@ -32,7 +32,7 @@ from homebody.client_server import login as client_login
 from homebody.client_server.authentication import READING, Access
 from homebody.context import homeserver
 from homebody.core.accounts.accounts import AccountInfo
-from homebody.core.sessions import browser_sessions, login
+from homebody.core.sessions import browser_sessions, login, sign_on_sessions
 from homebody.core.sessions.browser_sessions import BrowserSession
 from homebody.core.timeline.policies import UnapprovedError
 from homebody.errors import MatrixError
@@ -46,8 +46,11 @@ P = ParamSpec("P")
 PREFIX: Final = "/_homebody/"
 """The paths of the pages that need a session; a login leads to none but these."""
 LOGIN: Final = f"{PREFIX}login"
+SIGN_ON_START: Final = f"{PREFIX}sign-on/start/"
+"""Followed by the id of a provider, with the parameter `next`."""
 SESSION: Final = "homebody_session"
 FORM: Final = "homebody_form"
+SIGN_ON: Final = "homebody_sign_on"
 """The names of the cookies; with https they have a prefix, see `_cookie`."""
 CSRF: Final = "csrf_token"
 MAX_FORM_BYTES: Final = 100_000
@@ -128,13 +131,22 @@ def visitor() -> AccountInfo | None:
 
 def start(tx: Tx, user_id: str) -> str:
     """Start a session of a user whose identity the request has proved, and return its token."""
-    return browser_sessions.start(tx, user_id, **_client())
+    return browser_sessions.start(tx, user_id, **client())
 
 
 def with_session(response: Response, token: str) -> Response:
     """Set the cookie of a session that was started."""
     _set_cookie(response, SESSION, token)
     return response
+
+
+def prove_named(name: str, password: str) -> AccountInfo:
+    """Return the account with this name or e-mail address, and this password.
+
+    Raises M_FORBIDDEN, M_USER_LOCKED, M_LIMIT_EXCEEDED.
+    """
+    known = login.name_of(homeserver.database, _identifier(name)) or ""
+    return client_login.prove(known, password)
 
 
 def prove(password: str) -> None:
@@ -150,6 +162,35 @@ def prove(password: str) -> None:
             raise
         raise errors.forbidden("This is not your password") from error
     authentication.rely_on(proved)
+
+
+def sign_on_cookie() -> str | None:
+    """Return the cookie of logins at other providers that this browser has begun."""
+    return request.cookies.get(_cookie(SIGN_ON))
+
+
+def with_sign_on_cookie(response: Response, value: str) -> Response:
+    """Set this cookie."""
+    _set_cookie(response, SIGN_ON, value)
+    return response
+
+
+def sign_on_links(wanted: str) -> list[tuple[str, str]]:
+    """Return the name of each login provider, and the link to log in there, then open `wanted`.
+
+    `wanted` is the path of a page of this server, with its query.
+    """
+    return [
+        (it.name, f"{SIGN_ON_START}{it.id}?next={quote(wanted, safe='')}")
+        for it in homeserver.login_providers.all
+    ]
+
+
+def local_path(wanted: str) -> str | None:
+    """Return the path of a page of this server as it is, None for whatever else."""
+    is_ours = wanted.startswith("/") and not wanted.startswith("//")
+    is_plain = wanted.isascii() and wanted.isprintable() and "\\" not in wanted
+    return wanted if is_ours and is_plain else None
 
 
 def forget(response: Response) -> Response:
@@ -196,10 +237,9 @@ def log_in() -> Response:
     """Log in by the form of the page, and go on where the user wanted to go."""
     name, password = request.form.get("user", "").strip(), request.form.get("password", "")
     try:
-        known = login.name_of(homeserver.database, _identifier(name)) or ""
-        proved = client_login.prove(known, password)
+        proved = prove_named(name, password)
         with homeserver.database.write() as tx:
-            token = browser_sessions.begin(tx, proved, **_client())
+            token = browser_sessions.begin(tx, proved, **client())
     except MatrixError as error:
         return _login_page(error, name)
     return with_session(see_other(_next()), token)
@@ -210,8 +250,19 @@ def log_in() -> Response:
 def log_out() -> Response:
     """End the session of this browser."""
     with homeserver.database.write() as tx:
+        origin = sign_on_sessions.of_browser(tx, session().token_hash)
         browser_sessions.end(tx, session())
-    return forget(see_other("/"))
+    return forget(see_other("/") if origin is None else _logged_out(origin.provider))
+
+
+def _logged_out(provider_id: str) -> Response:
+    """Return a page that leads to the logout of the provider where the session began, if any."""
+    providers = {it.id: it for it in homeserver.login_providers.all}
+    provider = providers.get(provider_id)
+    url = None if provider is None else homeserver.login_providers.logout_url(provider)
+    if provider is None or url is None:
+        return see_other("/")
+    return pages.page("sign_on_logged_out.html", name=provider.name, url=url, me=None)
 
 
 @bp.app_context_processor
@@ -281,7 +332,8 @@ def _secret() -> str:
     return cast(str, g.form_secret)
 
 
-def _client() -> dict[str, str]:
+def client() -> dict[str, str]:
+    """Return the address and the program of the browser, as they are kept with its session."""
     return {"ip": request.remote_addr or "", "user_agent": request.headers.get("User-Agent", "")}
 
 
@@ -335,6 +387,7 @@ def _login_page(error: MatrixError | None = None, name: str = "") -> Response:
         name=name,
         next=_next(),
         registration=_registration(),
+        sign_on=sign_on_links(_next()),
         problem=message_of(error) if error else "",
     )
 

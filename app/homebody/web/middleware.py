@@ -66,7 +66,6 @@ CORS_HEADERS = [
 ]
 REQUEST_ID = "X-Request-Id"
 ACCESS = logging.getLogger("homebody.access")
-SECRET_PARAMETERS = frozenset({"access_token", "loginToken", "token", "client_secret", "session"})
 SECRET_PATHS = frozenset(
     {("_homebody", "invite"), ("_homebody", "reset"), ("v1", "registration_tokens")}
     | {(it, "delayed_events") for it in ("v1", "org.matrix.msc4140")}
@@ -399,7 +398,7 @@ def masked_path(raw_path: str) -> str:
 
 def _masked_parameter(parameter: str) -> str:
     name, mark, _ = parameter.partition("=")
-    is_secret = mark and unquote_plus(name) in SECRET_PARAMETERS
+    is_secret = mark and unquote_plus(name) in logs.SECRET_PARAMETERS
     return f"{name}{mark}{logs.MASK}" if is_secret else parameter
 
 
