@@ -46,6 +46,7 @@ from homebody.core.media import files
 from homebody.core.media.last_used import LastUsed
 from homebody.core.ratelimits import RateLimits
 from homebody.core.rooms import deletion, history_purge, user_redaction
+from homebody.core.sessions.rendezvous import Rendezvous
 from homebody.core.sessions.shared_secret import Nonces
 from homebody.core.sign_on.providers import Providers
 from homebody.core.sliding_sync.connections import Connections
@@ -124,6 +125,7 @@ def create_app(config: Config) -> web.Application:
         sent_receipts=SentReceipts(database, ephemeral.timers),
         last_seen=LastSeen(database),
         nonces=Nonces(),
+        rendezvous=Rendezvous(),
         lazy_members=LazyMembers(),
         repeats=Repeats(),
         sliding_connections=connections,

@@ -36,6 +36,7 @@ from homebody.core.federation.remote_rooms import RemoteRooms
 from homebody.core.federation.transactions import Transactions
 from homebody.core.media.last_used import LastUsed
 from homebody.core.ratelimits import RateLimits
+from homebody.core.sessions.rendezvous import Rendezvous
 from homebody.core.sessions.shared_secret import Nonces
 from homebody.core.sign_on.providers import Providers
 from homebody.core.sliding_sync.connections import Connections
@@ -71,6 +72,7 @@ class Homeserver:
     sent_receipts: SentReceipts
     last_seen: LastSeen
     nonces: Nonces
+    rendezvous: Rendezvous
     lazy_members: LazyMembers
     repeats: Repeats
     sliding_connections: Connections

@@ -136,6 +136,12 @@ def limit_exceeded(retry_after_ms: int) -> MatrixError:
     return MatrixError(429, "M_LIMIT_EXCEEDED", "Too many requests", retry_after_ms=retry_after_ms)
 
 
+def concurrent_write() -> MatrixError:
+    """Report that another device has written since the text was read. Not in the specification."""
+    code = "IO_ELEMENT_MSC4388_CONCURRENT_WRITE"
+    return MatrixError(409, code, "Another device has written meanwhile: read again")
+
+
 def user_in_use(message: str = "This user name is taken") -> MatrixError:
     """Report that the user ID is or was in use."""
     return MatrixError(400, "M_USER_IN_USE", message)

@@ -159,6 +159,19 @@ async def test_a_device_is_let_in(house: RunningServer, options: tuple[str, ...]
         assert await window.ask("faults") == []
 
 
+async def test_two_devices_meet(house: RunningServer) -> None:
+    async with client(house) as telephone, client(house) as laptop:
+        url = await telephone.ask("meet", baseUrl=house.url)
+        await laptop.ask("meet", baseUrl=house.url, url=url)
+        assert await laptop.ask("receive") == ""
+        waiting = asyncio.create_task(telephone.ask("receive"))
+        await laptop.ask("send", data="MATRIX_QR_CODE_LOGIN_INITIATE")
+        assert await waiting == "MATRIX_QR_CODE_LOGIN_INITIATE"
+        await telephone.ask("send", data="MATRIX_QR_CODE_LOGIN_OK")
+
+        assert await laptop.ask("receive") == "MATRIX_QR_CODE_LOGIN_OK"
+
+
 async def test_the_pages_are_accessible(house: RunningServer) -> None:
     async with client(house) as program, browser(house, "maria") as window, callback() as uri:
         link = await program.ask("link", redirectUri=uri, mode="query", prompt="create")

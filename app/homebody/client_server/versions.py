@@ -39,12 +39,16 @@ UNSTABLE_FEATURES = {
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
 }
 
+OAUTH_FEATURES = ("org.matrix.msc4108", "io.element.msc4388")
+"""Login by QR code, by one dialect or the other."""
+
 
 @bp.get("/versions")
 @authenticated(optional=True, guests=True)
 def get_versions() -> Json:
     """Return the supported versions of the specification, and unstable features."""
-    return {"versions": SPEC_VERSIONS, "unstable_features": UNSTABLE_FEATURES}
+    by_oauth = dict.fromkeys(OAUTH_FEATURES, homeserver.server.config.oauth)
+    return {"versions": SPEC_VERSIONS, "unstable_features": {**UNSTABLE_FEATURES, **by_oauth}}
 
 
 @bp.get("/v3/capabilities")

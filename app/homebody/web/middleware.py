@@ -57,7 +57,8 @@ CORS_HEADERS = [
     ("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS"),
     (
         "Access-Control-Allow-Headers",
-        "Origin, X-Requested-With, Content-Type, Accept, Authorization, Date, Range, If-None-Match",
+        "Origin, X-Requested-With, Content-Type, Accept, Authorization, Date, Range, If-None-Match,"
+        " If-Match",
     ),
     (
         "Access-Control-Expose-Headers",

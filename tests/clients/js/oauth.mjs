@@ -5,6 +5,8 @@
  * - link {redirectUri, mode, prompt}: the address to which the client sends its user
  * - complete {code, redirectUri}, refresh, revoke: as the SDK's own functions; the answer is the
  *   user of the new tokens
+ * - meet {baseUrl, url}: begin a rendezvous, or come to that of another device; the answer is its URL
+ * - send {data}, receive: what the devices exchange there
  * - device: the answer of the server; then waitForDevice: the user who has let the device in
  */
 import { Console } from "node:console";
@@ -21,8 +23,9 @@ Promise.withResolvers ??= () => {
 };
 
 const { createClient, OAuth2 } = await import("matrix-js-sdk");
+const { MSC4108RendezvousSession } = await import("matrix-js-sdk/lib/rendezvous/index.js");
 
-let baseUrl, metadata, client, tokens, session;
+let baseUrl, metadata, client, tokens, session, rendezvous;
 
 async function user() {
     const me = createClient({ baseUrl, accessToken: tokens.access_token });
@@ -51,6 +54,14 @@ const commands = {
         await client.revokeToken(tokens.access_token, "access_token");
         return user().then(() => "still valid", (error) => error.errcode);
     },
+    async meet(given) {
+        const url = given.url ?? undefined;
+        rendezvous = new MSC4108RendezvousSession({ client: createClient(given), url });
+        if (!url) await rendezvous.send("");
+        return rendezvous.url;
+    },
+    send: ({ data }) => rendezvous.send(data),
+    receive: () => rendezvous.receive(),
     async device() {
         session = await client.startDeviceAuthorizationGrant();
         return session;
