@@ -61,6 +61,7 @@ from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
 from homebody.runtime.traces import Traces
 from homebody.storage import database as db
+from homebody.storage import scratch
 from homebody.storage.caches import Caches
 from homebody.web import admin_pages, blueprints, oauth, sign_on_pages
 
@@ -87,6 +88,7 @@ def create_app(config: Config) -> web.Application:
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
     database.writer.committed, database.admit = metrics.note_commit, authentication.admit
     files.sweep(config.data_dir)
+    scratch.clear(config.data_dir)
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
     kinds[outside_rooms.DEPARTURE] = departures.kind(federation)
     keys, locks = ServerKeys(database, federation), Locks()

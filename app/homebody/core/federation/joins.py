@@ -18,7 +18,6 @@ Spec: server-server-api#joining-rooms, server-server-api#restricted-rooms
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -53,6 +52,7 @@ from homebody.runtime.locks import Locks
 from homebody.spec import event_auth, events, room_state
 from homebody.spec.event_auth import AuthError
 from homebody.spec.events import Event, Json
+from homebody.storage import scratch
 from homebody.storage.database import Database, Reader
 
 LOG = logging.getLogger(__name__)
@@ -312,7 +312,7 @@ class Joins:
                 may_omit and not joined_rooms.is_known(tx, join.room_id)
             )
         query = {"omit_members": "true"} if omits_members else None
-        with tempfile.NamedTemporaryFile(prefix="homebody-join-") as file:
+        with scratch.file(self._db.server.config.data_dir) as file:
             try:
                 self._put(server, join, "v2", query, file)
             except RemoteError as error:

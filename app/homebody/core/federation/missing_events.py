@@ -14,7 +14,6 @@ server-server-api#retrieving-events
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -49,6 +48,7 @@ from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import event_order, room_state
 from homebody.spec.events import Event, StateKey
+from homebody.storage import scratch
 from homebody.storage.database import Database, Reader
 from homebody.storage.expressions import batches, listed
 
@@ -349,19 +349,20 @@ class _Job:
     def _fetch_state(self, event: Event) -> None:
         """Store the events of the whole state before an event, and of its auth chain."""
         server = next(iter(self._requests.servers), "")
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "state.json"
-            with file.open("wb") as writable:
-                self._client.download(
-                    server,
-                    path_of("state", self._room_id),
-                    writable,
-                    query={"event_id": event.event_id},
-                    timeout_s=MAX_SECONDS,
-                    max_bytes=MAX_STATE_BYTES,
-                )
+        with scratch.file(self._db.server.config.data_dir) as file:
+            self._client.download(
+                server,
+                path_of("state", self._room_id),
+                file,
+                query={"event_id": event.event_id},
+                timeout_s=MAX_SECONDS,
+                max_bytes=MAX_STATE_BYTES,
+            )
+            file.flush()
             with remote_states.CHECKS:
-                bulk.store_outliers(self._db, self._keys, self._room_id, self._version.name, file)
+                bulk.store_outliers(
+                    self._db, self._keys, self._room_id, self._version.name, Path(file.name)
+                )
         with self._db.write():  # wait for its writes, as a reader is to see them
             pass
 

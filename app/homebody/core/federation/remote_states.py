@@ -11,7 +11,6 @@ server-server-api#get_matrixfederationv1stateroomid
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +29,7 @@ from homebody.spec import event_auth, room_state
 from homebody.spec.event_auth import AuthError
 from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.room_versions import RoomVersion
+from homebody.storage import scratch
 from homebody.storage.database import Database, Reader
 from homebody.storage.expressions import batches
 
@@ -147,7 +147,7 @@ class RemoteState:
 
     def _whole(self, event_id: str) -> Entries:
         """Return the state before an event, once all of its events are stored."""
-        with tempfile.NamedTemporaryFile(prefix="homebody-state-") as file:
+        with scratch.file(self._db.server.config.data_dir) as file:
             self._client.download(
                 self._server,
                 path_of("state", self._room_id),
