@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import nio
 import pytest
 from mautrix.appservice import AppService
 from mautrix.appservice.state_store import FileASStateStore
+from mautrix.client import Client as MautrixClient
 from mautrix.types import Membership, PresenceState, UserID
 
 from tests.clients import nio_client
@@ -22,7 +24,7 @@ GHOST = "@_irc_echo:localhost"
 class EchoBridge:
     """A bridge with one ghost, which joins where it is invited and repeats messages."""
 
-    def __init__(self, server: str, port: int, folder: Path) -> None:
+    def __init__(self, server: str, port: int, folder: Path, **options: Any) -> None:
         self.port = port
         self.heard: list[str] = []
         self.typing: list[list[str]] = []
@@ -35,6 +37,7 @@ class EchoBridge:
             id="irc",
             state_store=FileASStateStore(folder / "bridge.json", binary=False),
             ephemeral_events=True,
+            **options,
         )
         self.appservice.matrix_event_handler(self.handle)
 
@@ -109,4 +112,68 @@ async def test_a_ghost_talks_with_people_and_misses_nothing_while_its_bridge_res
         assert echo.heard == ["Hello?"]
         assert revived.heard == ["missed 0", "missed 1", "missed 2"]
     finally:
+        await asyncio.to_thread(server.stop)
+
+
+class EncryptedBridge:
+    """A bridge whose bot has a device; it notes what it needs for encryption."""
+
+    def __init__(self, server: str, port: int, folder: Path) -> None:
+        self.echo = EchoBridge(server, port, folder, encryption_events=True)
+        self.messages: list[Any] = []
+        self.counts: list[Any] = []
+        self.changed: list[str] = []
+        self.echo.appservice.to_device_handler = self.note_message
+        self.echo.appservice.otk_handler = self.note_counts
+        self.echo.appservice.device_list_handler = self.note_devices
+
+    async def note_message(self, event: Any) -> None:
+        self.messages.append(event)
+
+    async def note_counts(self, counts: Any) -> None:
+        self.counts.append(counts)
+
+    async def note_devices(self, lists: Any) -> None:
+        self.changed += lists.changed
+
+
+@pytest.mark.filterwarnings("ignore:loop argument is deprecated:DeprecationWarning")
+async def test_a_bridge_gets_what_it_needs_to_encrypt(tmp_path: Path) -> None:
+    port = free_port()
+    told = bridge.registration(
+        f"http://127.0.0.1:{port}", receive_ephemeral=True, **{"org.matrix.msc3202": True}
+    )
+    path = bridge.write(tmp_path, told)
+    server = await asyncio.to_thread(start, tmp_path, appservices=f'["{path}"]')
+    encrypted = EncryptedBridge(server.url, port, tmp_path)
+    appservice = encrypted.echo.appservice
+    await appservice.start("127.0.0.1", port)
+    try:
+        async with (
+            nio_client.person(server.url, "alice") as alice,
+            nio_client.person(server.url, "bob") as bob,
+        ):
+            await appservice.intent.ensure_registered()
+            client = MautrixClient(
+                mxid=appservice.bot_mxid, base_url=server.url, token=bridge.AS_TOKEN
+            )
+            await client.create_device_msc4190("BRIDGE", "Bridge")
+            room_id = await alice.create_room(appservice.bot_mxid, bob.user_id)
+            await appservice.intent.join_room_by_id(room_id)
+            await bob.join(room_id)
+            await until(lambda: encrypted.changed == [bob.user_id], "bob has not come")
+            message = nio.ToDeviceMessage("m.test", appservice.bot_mxid, "BRIDGE", {"n": 1})
+            nio_client.ok(await alice.nio.to_device(message))
+            await until(lambda: encrypted.messages, "no message to the device has come")
+            await client.api.session.close()
+
+        (event,) = encrypted.messages
+        assert (event.sender, event.to_user_id, event.to_device_id) == (
+            alice.user_id,
+            appservice.bot_mxid,
+            "BRIDGE",
+        )
+        assert encrypted.counts[-1][appservice.bot_mxid]["BRIDGE"].signed_curve25519 == 0
+    finally:
+        await appservice.stop()
         await asyncio.to_thread(server.stop)
