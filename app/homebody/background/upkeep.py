@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from homebody.core import audit
 from homebody.core.accounts import sync_connections
 from homebody.core.administration import (
     abandoned_rooms,
@@ -145,6 +146,7 @@ def jobs(db: Database, media_used: LastUsed, connections: Connections) -> list[J
         Job("deleting old messages", HOUR, 15 * MINUTE, lambda step: _old_messages(db, step)),
         Job("deleting old delayed events", DAY, 30 * MINUTE, lambda _: _old_delayed_events(db)),
         Job("deleting old exports", HOUR, 25 * MINUTE, lambda _: export.sweep(db)),
+        Job("shortening the audit log", DAY, 40 * MINUTE, lambda step: _audit_log(db, step)),
         Job("deleting rooms", DAY, 20 * MINUTE, lambda step: _rooms(db, step)),
         Job("deleting old databases", DAY, HOUR, lambda _: _old_databases(db)),
         Job("deleting what nothing refers to", DAY, 30 * MINUTE, lambda step: _lost(db, step)),
@@ -192,6 +194,11 @@ def _old_files(db: Database, media_used: LastUsed, step: Step) -> None:
 def _old_messages(db: Database, step: Step) -> None:
     if count := message_retention.sweep(db, step):
         LOG.info("upkeep: deleted %d old events", count)
+
+
+def _audit_log(db: Database, step: Step) -> None:
+    if count := audit.sweep(db, step):
+        LOG.info("upkeep: deleted %d old entries of the audit log", count)
 
 
 def _rooms(db: Database, step: Step) -> None:

@@ -258,6 +258,7 @@ class Config:
     delayed_events: tables.DelayedEvents = tables.DelayedEvents()
     media_retention: tables.MediaRetention = tables.MediaRetention()
     retention: tables.Retention = tables.Retention()
+    audit_log: tables.AuditLog = tables.AuditLog()
     backup: tables.Backup = tables.Backup()
     push: tables.Push = tables.Push()
     smtp: tables.Smtp = tables.Smtp()

@@ -158,6 +158,16 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditLog:
+    """How long the audit log is kept."""
+
+    lifetime_ms: Annotated[int, values.duration(86_400_000)] | None = 400 * 86_400_000
+    """How long its entries are kept; "" for ever."""
+    max_entries: Annotated[int, values.whole(0, 1_000_000_000)] = 100_000
+    """How many entries are kept, the newest; with 0, any number."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backup:
     """Backups that the server makes by itself."""
 

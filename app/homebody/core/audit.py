@@ -1,19 +1,22 @@
 """The audit log: which administrator has done what, and when.
 
 Each action of an administrator adds its entry in the transaction of the action. Secrets, such as
-passwords and tokens, have no place in it. This module alone writes the table audit_log.
+passwords and tokens, have no place in it. It is kept as long as the settings `audit_log` say. This
+module alone writes the table audit_log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Callable, Collection
 from typing import Final
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, select
 
 from homebody.models.moderation import AuditEntry
+from homebody.runtime import event_loop
 from homebody.spec.events import Json
-from homebody.storage.database import Reader, Tx
+from homebody.storage.database import Database, Reader, Tx
 
 COMMAND_LINE: Final = "command line"
 """The actor of the command `homebody`, which asks for no account."""
@@ -24,6 +27,14 @@ SHARED_SECRET: Final = "shared secret"  # noqa: S105 - a name
 MAX_SHOWN: Final = 4
 """Characters of a secret that is the subject of an action."""
 
+DELETED_AT_ONCE: Final = 500
+"""Entries for each write, so that other writers get their turn."""
+
+_OLDEST = select(AuditEntry.id, AuditEntry.ts).order_by(AuditEntry.id).limit(DELETED_AT_ONCE)
+_FIRST_BEYOND = (
+    select(AuditEntry.id).order_by(AuditEntry.id.desc()).limit(1).offset(bindparam("max_entries"))
+)
+_DELETE = delete(AuditEntry).where(AuditEntry.id <= bindparam("last_id"))
 _LATEST = select(
     AuditEntry.id,
     AuditEntry.ts,
@@ -106,3 +117,32 @@ def of_actions(tx: Reader, actions: Collection[str], since: int, limit: int) -> 
 def last_of_actions(tx: Reader, actions: Collection[str]) -> int:
     """Return the id of the last entry of these actions; 0 if there is none."""
     return int(tx.sql.execute(_LAST_OF_ACTIONS, {"actions": sorted(actions)}).scalar_one())
+
+
+def sweep(db: Database, step: Callable[[], None] = event_loop.pause) -> int:
+    """Delete the entries that are too old or too many, the oldest first; return their number."""
+    count, last = 0, DELETED_AT_ONCE
+    while last == DELETED_AT_ONCE:
+        with db.write() as tx:
+            last = _delete_some(tx)
+        count += last
+        step()
+    return count
+
+
+def _delete_some(tx: Tx) -> int:
+    """Delete some of the entries that are not to be kept; return their number."""
+    settings = tx.server.config.audit_log
+    before_ts = 0 if settings.lifetime_ms is None else tx.now_ms - settings.lifetime_ms
+    beyond: int | None = None
+    if settings.max_entries:
+        asked = {"max_entries": settings.max_entries}
+        beyond = tx.sql.execute(_FIRST_BEYOND, asked).scalar()
+    gone = list(
+        itertools.takewhile(
+            lambda row: row.ts < before_ts or row.id <= (beyond or 0), tx.sql.execute(_OLDEST)
+        )
+    )
+    if gone:
+        tx.sql.execute(_DELETE, {"last_id": gone[-1].id})
+    return len(gone)

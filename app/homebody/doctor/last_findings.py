@@ -1,7 +1,7 @@
 """What the doctor has found last, when and for whom: a note in the data folder.
 
-The command writes it, whoever runs it, and the pages of the running server show it. It outlives the
-server.
+The command writes it, by itself or for a page, and the pages of the running server show it. It
+outlives the server.
 """
 
 from __future__ import annotations
