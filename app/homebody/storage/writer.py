@@ -149,9 +149,9 @@ class Writer:
     def give_way(self) -> None:
         """Let the writes that are under way be committed and answered first.
 
-        For work for which no request waits, and of which there is much: between the steps of a write and
-        its COMMIT all that is ready runs, so that each of them would take longer. Such work waits
-        for a few milliseconds, and not for more than half of the time.
+        For work for which no request waits, and of which there is much: between the steps of a
+        write and its COMMIT all that is ready runs, so that each of them would take longer. Such
+        work waits for a few milliseconds, and not for more than half of the time.
         """
         batch, began = self._latest, time.monotonic()
         if batch is None or batch.is_done or began < self._no_way_until:
