@@ -20,6 +20,7 @@ from homebody.core import archives, tasks
 from homebody.core.administration import export
 from homebody.core.sessions import deactivation
 from homebody.core.tasks import Task
+from homebody.core.user_data import thread_subscriptions
 from homebody.web import Application
 from tests.cli import test_users as of_users
 from tests.cli.test_users import Run
@@ -87,6 +88,9 @@ def test_an_archive_has_what_the_user_has_put_here(
     alice.put(f"user/{alice.user_id}/account_data/org.example.colour", json={"colour": "blue"})
     room_id = alice.create_room(preset="public_chat")
     sent = [alice.send(room_id, f"message {number}") for number in range(3)]
+    with app.homeserver.database.write() as tx:
+        thread_subscriptions.subscribe(tx, alice.user_id, room_id, sent[0], None)
+        thread_subscriptions.unsubscribe(tx, alice.user_id, room_id, sent[1])
     uri = upload(alice)
 
     archive = exported(app, alice.user_id, tmp_path)
@@ -95,6 +99,7 @@ def test_an_archive_has_what_the_user_has_put_here(
     account = json.loads(archive.read("account.json"))
     assert account["profile"] == {"displayname": "Alice L."}
     assert account["account_data"][""]["org.example.colour"] == {"colour": "blue"}
+    assert account["thread_subscriptions"] == {room_id: [sent[0]]}
     assert [it["device_id"] for it in account["devices"]] == [alice.device_id]
     assert read(archive, "rooms.jsonl") == [{"room_id": room_id, "membership": "join"}]
     events = read(archive, "events.jsonl")

@@ -31,7 +31,7 @@ from homebody.core.profiles import profiles
 from homebody.core.rooms import user_redaction
 from homebody.core.sessions import devices
 from homebody.core.tasks import Task
-from homebody.core.user_data import account_data
+from homebody.core.user_data import account_data, thread_subscriptions
 from homebody.models.events import StoredEvent
 from homebody.models.media import Media
 from homebody.runtime import event_loop
@@ -205,6 +205,7 @@ def _described(tx: Reader, db: Database, user_id: str) -> Json:
         "addresses": threepids.of_user(tx, user_id),
         "devices": devices.described_for_admin(tx, user_id, LastSeen(db)),
         "account_data": account_data.everything(tx, user_id),
+        "thread_subscriptions": thread_subscriptions.everything(tx, user_id),
     }
 
 

@@ -185,6 +185,16 @@ def changes(tx: Reader, user_id: str, after: int, until: int, limit: int) -> Cha
     return Changes(subscribed, unsubscribed, shown[-1].position - 1 if len(rows) > limit else None)
 
 
+def everything(tx: Reader, user_id: str) -> dict[str, list[str]]:
+    """Return {room_id: threads} to which a user is subscribed."""
+    asked = {"user_id": user_id, "after": 0, "until": tx.position, "count": MAX_THREADS}
+    found: dict[str, list[str]] = {}
+    for row in tx.sql.execute(_CHANGES, asked):
+        if row.is_subscribed:
+            found.setdefault(row.room_id, []).append(row.thread_id)
+    return found
+
+
 def erase(tx: Tx, user_id: str) -> None:
     """Delete the subscriptions of a user who is deactivated."""
     tx.sql.execute(delete(ThreadSubscription).where(ThreadSubscription.user_id == user_id))
