@@ -11,7 +11,7 @@ import pytest
 from mautrix.appservice import AppService
 from mautrix.appservice.state_store import FileASStateStore
 from mautrix.client import Client as MautrixClient
-from mautrix.types import Membership, PresenceState, UserID
+from mautrix.types import Membership, PresenceState, RoomID, UserID
 
 from tests.clients import nio_client
 from tests.helpers import bridge
@@ -159,7 +159,7 @@ async def test_a_bridge_gets_what_it_needs_to_encrypt(tmp_path: Path) -> None:
             )
             await client.create_device_msc4190("BRIDGE", "Bridge")
             room_id = await alice.create_room(appservice.bot_mxid, bob.user_id)
-            await appservice.intent.join_room_by_id(room_id)
+            await appservice.intent.join_room_by_id(RoomID(room_id))
             await bob.join(room_id)
             await until(lambda: encrypted.changed == [bob.user_id], "bob has not come")
             message = nio.ToDeviceMessage("m.test", appservice.bot_mxid, "BRIDGE", {"n": 1})
