@@ -13,6 +13,7 @@ import pytest
 from homebody.core import incoming
 from homebody.core.events import state
 from homebody.core.federation import inbound, resolver
+from homebody.core.federation.pdus import Received
 from homebody.core.timeline import forks, limits, plans, receiving
 from homebody.core.timeline.forks import Point
 from homebody.core.timeline.plans import Plan
@@ -220,6 +221,36 @@ def test_a_room_that_waits_for_its_turn_is_not_locked(
 
     assert seconds < 1
     assert standing(app, right[-1]) == "accepted"
+
+
+@pytest.mark.usefixtures("no_time")
+def test_a_server_with_many_such_rooms_holds_up_its_own(
+    app: Application,
+    alice: Person,
+    b: Remote,
+    remote: Remotes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    c, turns = remote("c.test"), app.homeserver.inbound.resolver.turns
+    made = [(it, it.join(alice.create_room(preset="public_chat"))) for it in (b, b, b, c)]
+    order: list[str] = []
+    receive = resolver.Resolver._receive_slowly  # noqa: SLF001 - to see the order
+
+    def note(self: resolver.Resolver, it: Received, before: Point | None) -> str:
+        order.append(it.event.room_id)
+        return receive(self, it, before)
+
+    monkeypatch.setattr(resolver.Resolver, "_receive_slowly", note)
+    with turns.turn("other.test"):
+        for number, (server, room) in enumerate(made):
+            left, right = fork(room, 1)
+            server.send(room.events[left[0]])
+            server.send(room.events[right[0]])
+            wait_for(lambda expected=number + 1: turns.waiting() == expected)
+    wait_until_done(app)
+
+    rooms = [room.id for _, room in made]
+    assert list(dict.fromkeys(order)) == [rooms[0], rooms[3], rooms[1], rooms[2]]
 
 
 @pytest.mark.usefixtures("no_time")

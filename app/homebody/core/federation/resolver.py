@@ -3,7 +3,8 @@
 Mostly the write that stores an event resolves the state in a millisecond. Where it takes many, the
 write is undone, and a plan is made on a snapshot (core/timeline/plans.py), a millisecond at a
 time, for one event at a time. Meanwhile the other PDUs of the room wait in its queue. After that
-the room rests for as long as it took, so no room takes more than half of the time.
+the room rests for as long as it took, so no room takes more than half of the time. The servers of
+the senders take turns, so one that makes many such rooms holds up its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from homebody.core.timeline.limits import TooLongError
 from homebody.runtime import event_loop
 from homebody.runtime.event_loop import FairSemaphore
 from homebody.runtime.locks import Locks
+from homebody.spec.room_state import domain_of
 from homebody.storage.database import Database
 from homebody.storage.expressions import batches
 
@@ -45,7 +47,7 @@ class Resolver:
         self._db = db
         self._locks = locks
         self.turns = FairSemaphore(1)
-        """Of rooms, before their locks: a room that waits for its turn goes on otherwise."""
+        """Of senders' servers, before the locks of rooms, which go on otherwise meanwhile."""
         self._busy: Counter[str] = Counter()
 
     def is_busy(self, room_id: str) -> bool:
@@ -58,7 +60,7 @@ class Resolver:
         Raises MissingEventsError, TooLongError: also in a partial room, as a plan would not know
         the members that are learned by the event.
         """
-        room_id = it.event.room_id
+        room_id, server = it.event.room_id, domain_of(it.event.sender)
         spent = 0.0
         try:
             with self._locks.own("room", room_id), self._db.write() as tx:
@@ -68,7 +70,7 @@ class Resolver:
             LOG.info("the state of %s takes long to resolve", room_id)
         with self._being_busy(room_id):
             try:
-                with self.turns.turn(room_id), self._locks.own("room", room_id):
+                with self.turns.turn(server), self._locks.own("room", room_id):
                     began = time.monotonic()
                     try:
                         return self._receive_slowly(it, before)
