@@ -1,0 +1,178 @@
+"""Logging out there when one logs out here, and the other way round."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from homebody.web import Application
+from tests.conftest import MakeApp
+from tests.helpers import openid_provider
+from tests.helpers.openid_provider import Provider, visit
+from tests.helpers.pages import field, log_in
+from tests.web.sign_on_pages.test_accounts import ACCOUNT, register, who
+from tests.web.sign_on_pages.test_stage import client_of
+from tests.web.test_pages import visible
+
+LOGOUT = "/_homebody/sign-on/logout/test"
+
+
+@pytest.fixture
+def app(make_app: MakeApp, provider: Provider) -> Application:
+    """A server that makes accounts at once, and listens to logouts."""
+    settings = provider.settings(localpart_template="{sub}", backchannel_logout=True)
+    return make_app(oidc_providers=settings)
+
+
+def end(browser: FlaskClient, token: str) -> TestResponse:
+    """Send a logout token, as the provider does."""
+    return browser.post(LOGOUT, data={"logout_token": token})
+
+
+def test_the_logout_of_the_provider_is_offered(browser: FlaskClient, provider: Provider) -> None:
+    visit(browser, provider)
+
+    data = {"csrf_token": field(browser.get(ACCOUNT))}
+    page = browser.post("/_homebody/logout", data=data)
+
+    assert "log out of The test" in visible(page)
+    html = page.get_data(as_text=True)
+    assert f'href="{provider.issuer}/end?client_id=homebody"' in html
+    assert who(browser) is None
+
+
+def test_users_with_a_password_are_offered_none(browser: FlaskClient) -> None:
+    register(browser, "alice")
+    log_in(browser, "alice")
+
+    data = {"csrf_token": field(browser.get(ACCOUNT))}
+    answer = browser.post("/_homebody/logout", data=data)
+
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+
+
+def test_a_provider_without_a_logout_offers_none(browser: FlaskClient, provider: Provider) -> None:
+    provider.metadata = {"end_session_endpoint": None}
+    visit(browser, provider)
+
+    data = {"csrf_token": field(browser.get(ACCOUNT))}
+    answer = browser.post("/_homebody/logout", data=data)
+
+    assert answer.status_code == 303
+
+
+def test_a_logout_at_the_provider_ends_browsers_and_clients(
+    browser: FlaskClient, provider: Provider
+) -> None:
+    person = client_of(browser, provider)
+
+    answer = end(browser, provider.logout_token(sub="1234"))
+
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
+    assert who(browser) is None
+    assert person.get("account/whoami").status_code == 401
+
+
+def test_the_end_of_one_session_leaves_the_others(
+    browser: FlaskClient, provider: Provider, app: Application
+) -> None:
+    other = app.test_client()
+    visit(browser, provider, sid="one")
+    visit(other, provider, sid="two")
+
+    by_both = end(browser, provider.logout_token(sub="1234", sid="one"))
+    after = who(browser), who(other)
+    by_sid = end(browser, provider.logout_token(sid="two"))
+
+    assert (by_both.status_code, by_sid.status_code) == (200, 200)
+    assert after == (None, "@1234:localhost")
+    assert who(other) is None
+
+
+def test_sessions_that_began_with_a_password_go_on(
+    browser: FlaskClient, provider: Provider, app: Application
+) -> None:
+    register(browser, "alice")
+    log_in(browser, "alice")
+    visit(app.test_client(), provider)
+
+    end(browser, provider.logout_token(sub="1234"))
+
+    assert who(browser) == "@alice:localhost"
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        {"iss": "https://evil.test"},
+        {"aud": "another"},
+        {"events": None},
+        {"events": {"another": {}}},
+        {"nonce": "x"},
+        {"sub": None},
+        {"sub": 7},
+        {"jti": None},
+        {"iat": None},
+        {"iat": int(time.time()) - 10_000},
+        {"exp": int(time.time()) - 1000},
+    ],
+)
+def test_a_logout_that_is_not_valid_ends_nothing(
+    browser: FlaskClient, provider: Provider, lies: dict[str, Any]
+) -> None:
+    visit(browser, provider)
+    provider.lies = lies
+
+    answer = end(browser, provider.logout_token(sub="1234"))
+
+    assert (answer.status_code, answer.get_json()) == (400, {"error": "invalid_request"})
+    assert who(browser) == "@1234:localhost"
+
+
+@pytest.mark.parametrize(
+    "sign", [openid_provider.unsigned, openid_provider.signed_with_public_key, lambda _: "x"]
+)
+def test_a_logout_that_is_not_signed_ends_nothing(
+    browser: FlaskClient, provider: Provider, sign: Any
+) -> None:
+    visit(browser, provider)
+    provider.sign = sign
+
+    answer = end(browser, provider.logout_token(sub="1234"))
+
+    assert answer.status_code == 400
+    assert who(browser) == "@1234:localhost"
+
+
+def test_a_logout_token_is_taken_once(browser: FlaskClient, provider: Provider) -> None:
+    visit(browser, provider)
+    token = provider.logout_token(sub="1234")
+    end(browser, token)
+    visit(browser, provider)
+
+    assert end(browser, token).status_code == 400
+    assert who(browser) == "@1234:localhost"
+
+
+def test_an_id_token_is_not_a_logout(browser: FlaskClient, provider: Provider) -> None:
+    visit(browser, provider)
+
+    answer = end(browser, provider.id_token({"sub": "1234", "nonce": "x"}))
+
+    assert answer.status_code == 400
+
+
+def test_it_does_nothing_unless_the_settings_say_so(make_app: MakeApp, provider: Provider) -> None:
+    settings = provider.settings(localpart_template="{sub}")
+    browser = make_app(oidc_providers=settings).test_client()
+    visit(browser, provider)
+
+    answer = end(browser, provider.logout_token(sub="1234"))
+    unknown = browser.post(LOGOUT.replace("test", "x"), data={})
+
+    assert (answer.status_code, unknown.status_code) == (400, 404)
+    assert who(browser) == "@1234:localhost"
