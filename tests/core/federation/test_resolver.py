@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from urllib.parse import quote
 
 import pytest
@@ -240,13 +241,16 @@ def test_a_server_with_many_such_rooms_holds_up_its_own(
         order.append(it.event.room_id)
         return receive(self, it, before)
 
+    def has_waiting(count: int) -> bool:
+        return turns.waiting() == count
+
     monkeypatch.setattr(resolver.Resolver, "_receive_slowly", note)
     with turns.turn("other.test"):
         for number, (server, room) in enumerate(made):
             left, right = fork(room, 1)
             server.send(room.events[left[0]])
             server.send(room.events[right[0]])
-            wait_for(lambda expected=number + 1: turns.waiting() == expected)
+            wait_for(partial(has_waiting, number + 1))
     wait_until_done(app)
 
     rooms = [room.id for _, room in made]
