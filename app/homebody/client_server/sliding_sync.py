@@ -20,8 +20,8 @@ from homebody.core.encryption import to_device
 from homebody.core.ephemeral import presence
 from homebody.core.sliding_sync import deployed, kept_states, merged, response
 from homebody.core.sliding_sync import extensions as sliding_extensions
-from homebody.core.sliding_sync.connections import ConnectionState
 from homebody.core.sliding_sync.requests import Extensions, SlidingSyncRequest
+from homebody.core.sliding_sync.states import ConnectionState
 from homebody.core.sync.spans import SyncToken
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester

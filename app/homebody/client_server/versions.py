@@ -33,6 +33,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc4140.stable": True,
     "org.matrix.msc4143": True,  # transports of calls
     "org.matrix.msc4155": True,  # filtering invites
+    "org.matrix.msc4262": True,  # profiles in sliding sync
     "org.matrix.msc4306": True,  # thread subscriptions
     "org.matrix.simplified_msc3575": True,  # sliding sync; Element X needs it
     "uk.half-shot.msc2666.query_mutual_rooms": True,  # mutual rooms, for matrix-js-sdk

@@ -134,12 +134,15 @@ class Worker(GeventWorker):
         self._homeserver.device_resync.stop()
         self._homeserver.inbound.stop()
         self._homeserver.gap_filler.stop()
-        self._homeserver.last_seen.write()
-        self._homeserver.media_used.write()
-        kept_states.write(
-            self._homeserver.database, self._homeserver.sliding_connections, is_last=True
-        )
+        self._write_the_last()
         self._homeserver.database.close()
+
+    def _write_the_last(self) -> None:
+        """Write what is written from time to time only."""
+        parts = self._homeserver
+        parts.last_seen.write()
+        parts.media_used.write()
+        kept_states.write(parts.database, parts.sliding_connections, is_last=True)
 
     def _install_signal_handlers(self) -> None:
         """Install gunicorn's handlers; meanwhile a signal would kill the process."""

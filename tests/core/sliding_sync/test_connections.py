@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from homebody.core.sliding_sync.connections import NOTHING, Connections, ConnectionState, SentRoom
+from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sliding_sync.filters import RoomProperties
 from homebody.core.sliding_sync.order import OwnMembership, RoomOrder
 from homebody.core.sliding_sync.requests import MAX_DIFFERENT_PATTERNS, RoomConfig
+from homebody.core.sliding_sync.states import NOTHING, ConnectionState, SentRoom
 from homebody.errors import MatrixError
 from tests.conftest import Login
 from tests.helpers.sliding import ask, bodies, request, window

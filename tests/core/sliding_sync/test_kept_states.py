@@ -11,9 +11,10 @@ import pytest
 
 from homebody.core.accounts import sync_connections
 from homebody.core.sliding_sync import connections, kept_states
-from homebody.core.sliding_sync.connections import Connections, ConnectionState, Place, SentRoom
+from homebody.core.sliding_sync.connections import Connections, Place
 from homebody.core.sliding_sync.order import OwnMembership, RoomOrder
 from homebody.core.sliding_sync.requests import RoomConfig, Selection
+from homebody.core.sliding_sync.states import ConnectionState, SentRoom
 from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.sliding import Json, ask, bodies, request, window

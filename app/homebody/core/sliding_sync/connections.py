@@ -26,117 +26,17 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from homebody import errors
 from homebody.core.accounts import sync_connections
 from homebody.core.accounts.sync_connections import Key
-from homebody.core.encryption.one_time_keys import KeyCounts
-from homebody.core.sliding_sync.filters import RoomProperties
-from homebody.core.sliding_sync.order import NO_ROOMS, RoomOrder
-from homebody.core.sliding_sync.requests import RoomConfig
+from homebody.core.sliding_sync.sizes import Sizes
+from homebody.core.sliding_sync.states import NOTHING, RESUMED, ConnectionState
 from homebody.core.sync.spans import SyncToken
-from homebody.spec.events import Json
 
-_OVERHEAD_BYTES: Final = 1000
-"""The memory of a position without its parts."""
-_SLOT_BYTES: Final = 110
-"""The memory of an element of a dict or frozenset."""
-_TEXT_BYTES: Final = 80
-"""The memory of a string without its characters."""
 _POS: Final = re.compile(r"s([0-9]{1,18})~([0-9]{1,18})\.[A-Za-z0-9_-]{16}")
-
-
-@dataclass(frozen=True, slots=True)
-class SentRoom:
-    """What was sent of a room."""
-
-    config: RoomConfig
-    """What of the room was sent."""
-    membership: str
-    bump_stamp: int
-    """By which the client sorts the room."""
-    stale_since: int | None = None
-    """If set, the client misses changes after this position: the room was outside its windows, or
-    the user left it and was invited again. After a restart 0: what it has is not known."""
-    members: frozenset[str] = frozenset()
-    """Members sent by lazy-loading."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionState:
-    """What a client has received when it sends a `pos`. Immutable."""
-
-    position: int = 0
-    """The position on the clock; 0 if nothing was sent."""
-    ephemeral: int = 0
-    request_digest: bytes = b""
-    """The digest of the last request, which itself may have megabytes."""
-    order: RoomOrder = NO_ROOMS
-    """The user's rooms at this position."""
-    rooms: Mapping[str, SentRoom] = field(default_factory=dict)
-    direct: frozenset[str] = frozenset()
-    """Direct chats, as in m.direct."""
-    properties: Mapping[str, RoomProperties] = field(default_factory=dict)
-    """Properties of rooms, if filters need them."""
-    lists: Mapping[str, Json] = field(default_factory=dict)
-    """The counts of the lists."""
-    extension_rooms: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """{extension: the rooms sent by it}"""
-    key_counts: KeyCounts | None = None
-    """The counts of the device's keys, if they were sent."""
-    is_resumed: bool = False
-    """The client has data from an older connection that the server no longer knows."""
-    secret: bytes = b""
-    """Of all states that have developed from the same beginning."""
-    touched: Set[str] = frozenset()
-    """The rooms that the client has received with this `pos`."""
-    received: int = 0
-    """Up to where the client has events, if this is an older state, kept over a restart."""
-
-    @property
-    def live_since(self) -> int:
-        """The position after which events are news to the client."""
-        return max(self.position, self.received)
-
-    def parts(self) -> dict[int, int]:
-        """Return {id: approximate size in bytes} of the objects shared between states."""
-        room_id_bytes = _TEXT_BYTES + max(map(len, self.order.ids[:1]), default=0)
-        found = {
-            id(self.order): (250 + room_id_bytes) * len(self.order.rooms),
-            id(self.rooms): _SLOT_BYTES * len(self.rooms),
-            id(self.properties): sum(
-                _SLOT_BYTES + it.size_bytes for it in self.properties.values()
-            ),
-            id(self.direct): sum(_SLOT_BYTES + len(it) for it in self.direct),
-            id(self.lists): sum(400 + 4 * len(name) for name in self.lists),
-        }
-        for room_ids in self.extension_rooms.values():
-            found[id(room_ids)] = _SLOT_BYTES * len(room_ids)
-        for room in self.rooms.values():
-            found[id(room)] = 300
-            if (members := id(room.members)) not in found:
-                found[members] = sum(_SLOT_BYTES + len(it) for it in room.members)
-            if (config := id(room.config)) not in found:
-                found[config] = _pattern_bytes(room.config)
-        return found
-
-
-def _pattern_bytes(config: RoomConfig) -> int:
-    every = [config.required]
-    for selection in config.selections:
-        every += selection
-    return sum(
-        _SLOT_BYTES + 2 * _TEXT_BYTES + 4 * (len(event_type) + len(state_key))
-        for patterns in every
-        for event_type, state_key in patterns
-    )
-
-
-NOTHING: Final = ConnectionState()
-RESUMED: Final = ConnectionState(is_resumed=True)
 
 
 class Place(NamedTuple):
@@ -171,12 +71,10 @@ class _Connection:
     """The states of one connection by `pos`, oldest first, and their total size."""
 
     __slots__ = (
-        "_parts",
-        "_refs",
+        "_sizes",
         "number",
         "received",
         "secret",
-        "size_bytes",
         "states",
         "touched",
         "used_at",
@@ -194,29 +92,19 @@ class _Connection:
         self.touched: set[str] = set()
         """The rooms received since a state was written."""
         self.written_at: float | None = None
-        self.size_bytes = 0
         self.used_at = 0.0
-        self._parts: dict[str, tuple[tuple[int, int], ...]] = {}
-        self._refs: dict[int, int] = {}
-        """{part: the number of states with it}"""
+        self._sizes = Sizes()
+
+    @property
+    def size_bytes(self) -> int:
+        return self._sizes.size_bytes
 
     def add(self, pos: str, state: ConnectionState) -> None:
-        parts = tuple((part, size) for part, size in state.parts().items() if size)
-        for part, size in parts:
-            if part not in self._refs:
-                self.size_bytes += size
-            self._refs[part] = self._refs.get(part, 0) + 1
-        self.states[pos], self._parts[pos] = state, parts
-        self.size_bytes += _OVERHEAD_BYTES
+        self.states[pos] = state
+        self._sizes.add(state)
 
     def drop(self, pos: str) -> None:
-        del self.states[pos]
-        self.size_bytes -= _OVERHEAD_BYTES
-        for part, size in self._parts.pop(pos):
-            self._refs[part] -= 1
-            if not self._refs[part]:
-                del self._refs[part]
-                self.size_bytes -= size
+        self._sizes.drop(self.states.pop(pos))
 
     def next_pos(self, state: ConnectionState) -> str:
         self.number += 1

@@ -81,13 +81,12 @@ class Body(msgspec.Struct):
         requests.check_patterns(
             [it.required_state for it in (*self.lists.values(), *subscriptions.values())]
         )
-        about_rooms = (wanted.account_data, wanted.receipts, wanted.typing)
         return SlidingSyncRequest(
             self.conn_id,
             {name: _list(user_id, one) for name, one in self.lists.items()},
             {room_id: _config(user_id, one) for room_id, one in subscriptions.items()},
             wanted,
-            requests.digest("deployed", self.lists, subscriptions, about_rooms),
+            requests.digest("deployed", self.lists, subscriptions, wanted.about_rooms()),
         )
 
 

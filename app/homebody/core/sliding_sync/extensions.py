@@ -1,7 +1,7 @@
-"""The extensions of sliding sync: to-device messages, keys, account data, receipts and typing.
+"""The extensions of sliding sync: to-device messages, keys, account data, receipts and others.
 
-The last three are per room: rooms new to an extension are sent in full, the others with changes
-only.
+Account data, receipts, typing and profiles are per room: rooms new to an extension are sent in
+full, the others with changes only.
 Spec: client-server-api#syncing
 """
 
@@ -15,12 +15,19 @@ from homebody.core.encryption import one_time_keys, to_device
 from homebody.core.encryption.one_time_keys import KeyCounts
 from homebody.core.ephemeral import receipts, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
-from homebody.core.sliding_sync.connections import ConnectionState
-from homebody.core.sliding_sync.requests import Extension, SlidingSyncRequest
+from homebody.core.sliding_sync import profile_updates, requests
+from homebody.core.sliding_sync.requests import (
+    PROFILES,
+    THREAD_SUBSCRIPTIONS,
+    Extension,
+    Extensions,
+    SlidingSyncRequest,
+)
 from homebody.core.sliding_sync.response import RoomsResult
+from homebody.core.sliding_sync.states import ConnectionState
 from homebody.core.sync import device_lists
 from homebody.core.sync.spans import SyncToken
-from homebody.core.user_data import account_data
+from homebody.core.user_data import account_data, thread_subscriptions
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester
 from homebody.storage.database import Reader
@@ -84,7 +91,51 @@ def load(
             rooms_of[name] = rooms.all
             body[name] = _of_rooms(tx, requester.user_id, name, rooms, previous, found, ephemeral)
             has_changes = has_changes or any(body[name].values())
+    for name, section in (
+        (THREAD_SUBSCRIPTIONS, _threads(tx, requester.user_id, wanted, previous, rooms_of)),
+        (PROFILES, _profiles(tx, requester.user_id, wanted, previous, found, rooms_of)),
+    ):
+        if section:
+            body[name] = section
+            has_changes = True
     return ExtensionsResult(body, has_changes, rooms_of, key_counts)
+
+
+def _threads(
+    tx: Reader,
+    user_id: str,
+    wanted: Extensions,
+    previous: ConnectionState,
+    rooms_of: dict[str, frozenset[str]],
+) -> Json:
+    """Return the changes of thread subscriptions, and note that the connection has them."""
+    if not wanted.thread_subscriptions.enabled:
+        return {}
+    rooms_of[THREAD_SUBSCRIPTIONS] = frozenset()
+    since = previous.position if THREAD_SUBSCRIPTIONS in previous.extension_rooms else 0
+    limit = wanted.thread_subscriptions.limit
+    changes = thread_subscriptions.changes(tx, user_id, since, tx.position, limit)
+    more = {} if changes.end is None else {"prev_batch": str(SyncToken(changes.end))}
+    return changes.body | more
+
+
+def _profiles(
+    tx: Reader,
+    user_id: str,
+    wanted: Extensions,
+    previous: ConnectionState,
+    found: RoomsResult,
+    rooms_of: dict[str, frozenset[str]],
+) -> Json:
+    """Return the changes of profiles, or all if the client wants other fields than before."""
+    one = wanted.profiles
+    if not one.enabled:
+        return {}
+    name = f"{PROFILES} {requests.digest(one.fields).hex()}"
+    rooms = _rooms(name, one, previous, found)
+    rooms_of[name] = rooms.all
+    users = profile_updates.load(tx, user_id, one.fields, previous, found, rooms.all, rooms.new)
+    return {"users": users} if users else {}
 
 
 def _keys(
@@ -113,8 +164,8 @@ def _rooms(name: str, wanted: Extension, previous: ConnectionState, found: Rooms
     before = previous.extension_rooms.get(name)
     if before is not None and found.state.rooms is previous.rooms:  # no room has changed
         return _Rooms(before, frozenset())
-    joined = (room for room, it in found.state.rooms.items() if it.membership == "join")
-    now = frozenset(joined if wanted.is_about_all else set(joined) & _scope(wanted, found))
+    joined = found.joined
+    now = joined if wanted.is_about_all else joined & _scope(wanted, found)
     if before is None:
         return _Rooms(now, now)
     initial = {room for room in found.timelines if found.rooms[room].get("initial")}

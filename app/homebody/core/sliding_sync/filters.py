@@ -122,6 +122,8 @@ def properties(
             found[room_id] = found[room_id]._replace(type=_text(content.get("type")))
         else:
             found[room_id] = found[room_id]._replace(name=_text(content.get("name")) or "")
+    if known.keys() == order.rooms.keys() and all(known[it] == found[it] for it in found):
+        return known
     return {**{room_id: it for room_id, it in known.items() if room_id in order.rooms}, **found}
 
 
@@ -145,9 +147,10 @@ def matching(
         *_checks_of_tags(tx, user_id, wanted),
         *_checks_of_place(tx, order, wanted, direct),
     ]
-    if not checks:
-        return order.ids
-    return [room_id for room_id in order.ids if all(check(room_id) for check in checks)]
+    found = order.ids
+    for check in checks:
+        found = list(filter(check, found))
+    return found
 
 
 def _checks_of_properties(wanted: Filters, known: Mapping[str, RoomProperties]) -> list[Check]:

@@ -7,15 +7,15 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from homebody.core.events import aggregations, client_events, visibility
 from homebody.core.sliding_sync import required_state, summaries
-from homebody.core.sliding_sync.connections import ConnectionState, SentRoom
 from homebody.core.sliding_sync.order import Changes
 from homebody.core.sliding_sync.requests import MAX_DIFFERENT_PATTERNS, RoomConfig
 from homebody.core.sliding_sync.required_state import RoomUpdate
+from homebody.core.sliding_sync.states import ConnectionState, SentRoom
 from homebody.core.sync import spans
 from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span, SyncToken
 from homebody.spec.events import Json
@@ -47,8 +47,8 @@ def load(
     """Return the changed joined rooms; with `has_counts`, their unread counts."""
     found = [
         update
-        for room_id, config in wanted.items()
-        if (update := _update(tx, room_id, config, previous, changes)) is not None
+        for room_id in _candidates(wanted, previous, changes)
+        if (update := _update(tx, room_id, wanted[room_id], previous, changes)) is not None
     ]
     _load_timelines(tx, requester.user_id, found)
     held = required_state.load(tx, requester.user_id, found)
@@ -71,6 +71,25 @@ def load(
         if update.is_initial or update.is_expanded
     }
     return LoadedRooms(entries, after, timelines)
+
+
+def _candidates(
+    wanted: Mapping[str, RoomConfig], previous: ConnectionState, changes: Changes
+) -> Iterator[str]:
+    """Yield the rooms of which there may be something to send; of a thousand rooms usually one."""
+    before, changed = previous.rooms, changes.with_new_events | changes.newly_joined
+    changed |= changes.completed
+    covered: dict[tuple[int, int], bool] = {}
+    for room_id, config in wanted.items():
+        sent = before.get(room_id)
+        if sent is None or sent.stale_since is not None or room_id in changed:
+            yield room_id
+            continue
+        pair = id(sent.config), id(config)
+        if pair not in covered:
+            covered[pair] = sent.config.covers(config)
+        if not covered[pair] or sent.membership != "join":
+            yield room_id
 
 
 def _update(

@@ -33,9 +33,10 @@ from homebody.core.accounts.sync_connections import Key, StoredConnection
 from homebody.core.encryption.one_time_keys import KeyCounts
 from homebody.core.events import state as room_state
 from homebody.core.sliding_sync import connections
-from homebody.core.sliding_sync.connections import Connections, ConnectionState, Due, SentRoom
+from homebody.core.sliding_sync.connections import Connections, Due
 from homebody.core.sliding_sync.order import NO_ROOMS, OwnMembership, RoomOrder
 from homebody.core.sliding_sync.requests import RoomConfig, Selection
+from homebody.core.sliding_sync.states import ConnectionState, SentRoom
 from homebody.errors import MatrixError
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room

@@ -133,13 +133,12 @@ class Body(msgspec.Struct):
                 for it in (*self.lists.values(), *subscriptions.values())
             ]
         )
-        about_rooms = (wanted.account_data, wanted.receipts, wanted.typing)
         return SlidingSyncRequest(
             self.conn_id,
             {name: _list(one) for name, one in self.lists.items()},
             {room_id: _config(one) for room_id, one in subscriptions.items()},
             wanted,
-            requests.digest("merged", self.lists, subscriptions, about_rooms),
+            requests.digest("merged", self.lists, subscriptions, wanted.about_rooms()),
             is_merged=True,
         )
 

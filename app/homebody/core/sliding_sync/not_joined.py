@@ -10,9 +10,9 @@ from typing import Any
 from homebody.core.events import client_events, state, stripped_state, visibility
 from homebody.core.events.state import StateEntry
 from homebody.core.sliding_sync import summaries
-from homebody.core.sliding_sync.connections import SentRoom
 from homebody.core.sliding_sync.order import OwnMembership
 from homebody.core.sliding_sync.requests import RoomConfig
+from homebody.core.sliding_sync.states import SentRoom
 from homebody.core.sync import spans
 from homebody.core.sync.spans import Span, SyncToken
 from homebody.models.base import EventNumber

@@ -57,7 +57,27 @@ class Extension(msgspec.Struct):
         return self.lists is None and self.rooms is None
 
 
-class Extensions(msgspec.Struct):
+class ThreadSubscriptions(Extension):
+    """That for thread subscriptions (MSC4308), of all rooms."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """The number of changes in one response."""
+
+
+class Profiles(Extension):
+    """That for profiles (MSC4262)."""
+
+    fields: list[str] | None = None
+    """None: all."""
+
+
+THREAD_SUBSCRIPTIONS: Final = "io.element.msc4308.thread_subscriptions"
+PROFILES: Final = "org.matrix.msc4262.profiles"
+
+
+class Extensions(
+    msgspec.Struct, rename={"thread_subscriptions": THREAD_SUBSCRIPTIONS, "profiles": PROFILES}
+):
     """The supported extensions, the same in both dialects."""
 
     to_device: Extension = msgspec.field(default_factory=Extension)
@@ -65,6 +85,12 @@ class Extensions(msgspec.Struct):
     account_data: Extension = msgspec.field(default_factory=Extension)
     receipts: Extension = msgspec.field(default_factory=Extension)
     typing: Extension = msgspec.field(default_factory=Extension)
+    thread_subscriptions: ThreadSubscriptions = msgspec.field(default_factory=ThreadSubscriptions)
+    profiles: Profiles = msgspec.field(default_factory=Profiles)
+
+    def about_rooms(self) -> tuple[Extension, ...]:
+        """Return those whose rooms depend on the request."""
+        return self.account_data, self.receipts, self.typing, self.profiles
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import aliased
 
 from homebody.core.events import client_events, state
-from homebody.core.sliding_sync.connections import SentRoom
 from homebody.core.sliding_sync.requests import RoomConfig
+from homebody.core.sliding_sync.states import SentRoom
 from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span
 from homebody.core.timeline import store
 from homebody.models.base import NOW_AND_LATER, EventNumber

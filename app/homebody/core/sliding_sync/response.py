@@ -4,12 +4,13 @@ A list is a window onto the rooms sorted by their last event. What was sent on a
 `ConnectionState`; a response has the changes since. If nothing has changed, it takes a few queries,
 none of them per room. Two dialects of MSC4186 are translated from and to what is used here.
 
-    requests.py         what is wanted          connections.py      what was sent, by `pos`
+    requests.py         what is wanted          connections.py      states, by `pos`
     merged.py           the proposal's dialect  deployed.py         that of Element X
     order.py            the sorted rooms        filters.py          filters of lists
     joined.py           joined rooms            required_state.py   their state
     summaries.py        name, members, counts   not_joined.py       invites and rooms left
-    extensions.py       everything but rooms    kept_states.py      connections over a restart
+    extensions.py       everything but rooms    profile_updates.py  profiles
+    states.py           what was sent           kept_states.py      connections over a restart
 
 Spec: client-server-api#syncing
 """
@@ -22,11 +23,11 @@ from dataclasses import dataclass, field
 
 from homebody.core.sliding_sync import filters, joined, not_joined
 from homebody.core.sliding_sync import order as room_order
-from homebody.core.sliding_sync.connections import ConnectionState, SentRoom
 from homebody.core.sliding_sync.joined import LoadedRooms
 from homebody.core.sliding_sync.not_joined import GONE
 from homebody.core.sliding_sync.order import Changes, RoomOrder
 from homebody.core.sliding_sync.requests import RoomConfig, RoomList, SlidingSyncRequest
+from homebody.core.sliding_sync.states import ConnectionState, SentRoom
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester
 from homebody.storage.database import Reader
@@ -47,6 +48,8 @@ class RoomsResult:
     timelines: Mapping[str, Set[str]] = field(default_factory=dict)
     """{room_id: event IDs} of timelines that may have events older than the last response."""
     subscribed: Set[str] = frozenset()
+    joined: frozenset[str] = frozenset()
+    """Joined rooms that were sent on the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +89,32 @@ def rooms(
     has_counts = not request.is_merged
     configs = selection.configs
     loaded = _load(tx, requester, configs, previous, changes, gone, has_counts=has_counts)
-    for room_id, entry in loaded.entries.items():
-        before = previous.rooms.get(room_id)
-        was_stale = before is not None and before.stale_since is not None
-        if room_id in state.direct or room_id in changes.direct or was_stale:
-            entry["is_dm"] = room_id in state.direct
+    _add_is_dm(loaded.entries, previous, state, changes)
     sent = {**previous.rooms, **loaded.sent}
     _mark_stale(sent, previous, selection.configs, changes)
     for room_id in gone - loaded.sent.keys():
         sent.pop(room_id, None)
     touched = frozenset(loaded.entries)
-    state = dataclasses.replace(state, rooms=sent, lists=selection.counts, touched=touched)
-    subscribed = request.room_subscriptions.keys()
     return RoomsResult(
-        loaded.entries, state, changes, selection.windows, loaded.timelines, subscribed
+        loaded.entries,
+        dataclasses.replace(state, rooms=sent, lists=selection.counts, touched=touched),
+        changes,
+        selection.windows,
+        loaded.timelines,
+        request.room_subscriptions.keys(),
+        frozenset(room_id for room_id, it in sent.items() if it.membership == "join"),
     )
+
+
+def _add_is_dm(
+    entries: Mapping[str, Json], previous: ConnectionState, state: ConnectionState, changes: Changes
+) -> None:
+    """Say which rooms are direct chats, and which may not be any more."""
+    for room_id, entry in entries.items():
+        before = previous.rooms.get(room_id)
+        was_stale = before is not None and before.stale_since is not None
+        if room_id in state.direct or room_id in changes.direct or was_stale:
+            entry["is_dm"] = room_id in state.direct
 
 
 def _with_properties(
@@ -131,10 +145,13 @@ def _select(
     windows: dict[str, Set[str]] = {}
     shared: dict[RoomConfig, RoomConfig] = {}
 
-    def add(room_ids: Iterable[str], config: RoomConfig) -> None:
-        for room_id in room_ids:
-            both = configs[room_id] | config if room_id in configs else config
-            configs[room_id] = shared.setdefault(both, both)  # one object for equal configs
+    def add(room_ids: Set[str], config: RoomConfig) -> None:
+        config = shared.setdefault(config, config)  # one object for equal configs
+        again = room_ids & configs.keys()
+        for room_id in again:
+            both = configs[room_id] | config
+            configs[room_id] = shared.setdefault(both, both)
+        configs.update(dict.fromkeys(room_ids - again, config))
 
     for name, one in request.lists.items():
         ids = filters.matching(
@@ -145,7 +162,7 @@ def _select(
         add(windows[name], one.config)
     for room_id, config in request.room_subscriptions.items():
         if room_id in state.order.rooms:
-            add([room_id], config)
+            add({room_id}, config)
     in_order = {room_id: configs[room_id] for room_id in state.order.ids if room_id in configs}
     return _Selection(in_order, counts, windows)
 
