@@ -896,6 +896,7 @@ CREATE TABLE delayed_events (
 	state_key TEXT, 
 	content JSON NOT NULL, 
 	origin_server_ts INTEGER, 
+	sticky_ms INTEGER, 
 	delay_ms INTEGER NOT NULL, 
 	scheduled_ts INTEGER NOT NULL, 
 	due_ts INTEGER, 
@@ -1005,6 +1006,19 @@ CREATE TABLE oauth_sessions (
 );
 
 CREATE INDEX ix_oauth_sessions_client_id ON oauth_sessions (client_id);
+
+CREATE TABLE sticky_events (
+	number INTEGER NOT NULL, 
+	room_id TEXT NOT NULL, 
+	position INTEGER NOT NULL, 
+	sender TEXT NOT NULL, 
+	until_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_sticky_events PRIMARY KEY (number)
+);
+
+CREATE INDEX ix_sticky_events_position ON sticky_events (position);
+
+CREATE INDEX ix_sticky_events_until_ts ON sticky_events (until_ts);
 
 CREATE TABLE sync_connections (
 	user_id TEXT NOT NULL, 

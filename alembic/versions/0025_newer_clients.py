@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("state_key", sa.Text(), nullable=True),
         sa.Column("content", sa.JSON(), nullable=False),
         sa.Column("origin_server_ts", sa.Integer(), nullable=True),
+        sa.Column("sticky_ms", sa.Integer(), nullable=True),
         sa.Column("delay_ms", sa.Integer(), nullable=False),
         sa.Column("scheduled_ts", sa.Integer(), nullable=False),
         sa.Column("due_ts", sa.Integer(), nullable=True),
@@ -148,6 +149,18 @@ def upgrade() -> None:
     )
 
     op.create_table(
+        "sticky_events",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("room_id", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("sender", sa.Text(), nullable=False),
+        sa.Column("until_ts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_sticky_events")),
+    )
+    op.create_index(op.f("ix_sticky_events_position"), "sticky_events", ["position"])
+    op.create_index(op.f("ix_sticky_events_until_ts"), "sticky_events", ["until_ts"])
+
+    op.create_table(
         "sync_connections",
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("device_id", sa.Text(), nullable=False),
@@ -165,6 +178,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("sticky_events")
     op.drop_table("sync_connections")
     downgrade_sign_on()
     op.drop_column("superseded_tokens", "was_exchanged")

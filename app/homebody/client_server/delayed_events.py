@@ -194,6 +194,7 @@ def _schedule(draft: sending.Draft, content: Json, state_key: str | None, delay_
         device_id=me.device_id,
         txn_id=draft.txn_id,
         origin_server_ts=ts,
+        sticky_ms=http.sticky_ms(),
     )
     sending.check_form(wanted)
     with homeserver.database.write() as tx:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from homebody import errors
 from homebody.client_server import authentication
 from homebody.core.sync.spans import SyncToken
-from homebody.spec import canonical_json
+from homebody.spec import canonical_json, sticky
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester
 from homebody.storage.database import Reader
@@ -190,6 +190,15 @@ def query_required(name: str) -> str:
     if value is None:
         raise errors.missing_param(f"The query parameter {name} is missing")
     return value
+
+
+def sticky_ms() -> int | None:
+    """Return for how long an event is to be sticky (MSC4354), None if it is not.
+
+    Raises M_INVALID_PARAM.
+    """
+    name = "org.matrix.msc4354.sticky_duration_ms"
+    return query_integer(name, 0, most=sticky.MAX_MS) if name in request.args else None
 
 
 def timestamp() -> int | None:

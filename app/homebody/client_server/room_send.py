@@ -126,10 +126,13 @@ def _send(
     if txn_id is not None and len(txn_id.encode()) > identifiers.MAX_BYTES:
         raise errors.invalid_param("The transaction ID is longer than 255 bytes")
     ts = None if me.service is None else http.timestamp()
+    sticky_ms = http.sticky_ms() if request.query_string else None
     is_redaction = event_type == store.REDACTION and not me.is_shadow_banned
     is_of_thread = is_redaction and _is_of_thread(str(content.get("redacts")))
     with database.write() as tx:
-        event_id = sending.send_message(tx, me, room_id, event_type, content, txn_id, ts)
+        event_id = sending.send_message(
+            tx, me, room_id, event_type, content, txn_id, ts, sticky_ms=sticky_ms
+        )
     if is_of_thread:
         leaving_threads.follow(database, content["redacts"])
     presence.note_activity(homeserver.ephemeral, me.user_id, me.device_id)

@@ -56,13 +56,14 @@ def send_state(room_id: str, event_type: str, state_key: str) -> str:
     if is_invite and membership.is_elsewhere(state_key):
         return membership.invite_elsewhere(room_id, state_key, content)
     ts = None if requester().service is None else http.timestamp()
-    elsewhere = {}
+    sticky_ms, elsewhere = http.sticky_ms(), {}
     if (event_type, state_key) == (aliases.CANONICAL_ALIAS, ""):
         elsewhere = _resolved_elsewhere(room_id, content)
     with homeserver.database.write() as tx:
         before = tx.position
         event_id = state_events.put(
-            tx, room_id, requester().user_id, event_type, state_key, content, ts, elsewhere
+            *(tx, room_id, requester().user_id, event_type, state_key, content, ts, elsewhere),
+            sticky_ms=sticky_ms,
         )
         is_tombstone = (event_type, state_key) == personal_settings.TOMBSTONE
         waiting = (

@@ -35,6 +35,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc4155": True,  # filtering invites
     "org.matrix.msc4262": True,  # profiles in sliding sync
     "org.matrix.msc4306": True,  # thread subscriptions
+    "org.matrix.msc4354": True,  # sticky events
     "org.matrix.simplified_msc3575": True,  # sliding sync; Element X needs it
     "uk.half-shot.msc2666.query_mutual_rooms": True,  # mutual rooms, for matrix-js-sdk
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,

@@ -26,6 +26,7 @@ class DelayedEvent(Base):
     state_key: Mapped[str | None]
     content: Mapped[Json]
     origin_server_ts: Mapped[int | None]  # ms; as an application service wants it
+    sticky_ms: Mapped[int | None]
     delay_ms: Mapped[int]
     scheduled_ts: Mapped[int]  # ms; when it was scheduled or last restarted
     due_ts: Mapped[int | None]  # ms

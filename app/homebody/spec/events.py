@@ -182,6 +182,8 @@ def client_json(event_id: str, pdu: Json) -> bytes:
     }
     if "state_key" in pdu:
         shown["state_key"] = pdu["state_key"]
+    if "msc4354_sticky" in pdu:
+        shown["msc4354_sticky"] = pdu["msc4354_sticky"]
     if pdu["type"] == "m.room.member":  # also where clients of the time of r0 look
         shown["membership"] = pdu["content"]["membership"]
     redacts = pdu.get("redacts") or (

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 import orjson
 
 from homebody.models.base import EventNumber
+from homebody.spec import sticky
 
 if TYPE_CHECKING:
     from homebody.spec.appservices import Service
@@ -217,6 +218,7 @@ class ClientEvent:
         "sender",
         "size_bytes",
         "state_key",
+        "sticky_ms",
         "thread_id",
         "txn_id",
         "type",
@@ -250,6 +252,8 @@ class ClientEvent:
         self.origin_server_ts: int = pdu["origin_server_ts"]
         self.content: dict[str, Any] = pdu["content"]
         """As in the PDU, for filters."""
+        self.sticky_ms = sticky.duration_ms(pdu) if sticky.KEY in pdu else 0
+        """How long it is sticky since it was sent; see core/timeline/sticky_events.py."""
         self.body = body
         """JSON that is the same for all readers, without `unsigned` and the closing brace."""
         self.unsigned = b""

@@ -75,6 +75,8 @@ def full_room(app: Application, alice: Person, bob: Person, room: MakeRoom) -> s
             "INSERT INTO forgotten_rooms (user_id, room_id) VALUES ('@gone:localhost', ?)",
             "INSERT INTO pending_redactions (target_id, redaction, room_id) VALUES ('$t', 1, ?)",
             "INSERT INTO network_rooms (service_id, network_id, room_id) VALUES ('i', 'n', ?)",
+            "INSERT INTO sticky_events (room_id, number, position, sender, until_ts)"
+            " VALUES (?, 1, 1, '@bob:localhost', 1)",
             "INSERT INTO delayed_events (room_id, delay_id, user_id, device_id, type, content,"
             " delay_ms, scheduled_ts) VALUES (?, 'd', '@bob:localhost', '', 'm.x', '{}', 1, 1)",
         ):

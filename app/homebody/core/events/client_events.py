@@ -34,6 +34,7 @@ from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
+from homebody.spec import sticky
 from homebody.spec.events import Json, StateKey, client_json, redact
 from homebody.storage.caches import (
     NOWHERE,
@@ -47,7 +48,7 @@ from homebody.storage.database import Reader
 from homebody.storage.expressions import item, listed
 
 CLIENT_EVENTS: CacheKind[EventNumber, ClientEvent] = declare(
-    "client_events", 21, lambda event: event.size_bytes
+    "client_events", 20, lambda event: event.size_bytes
 )
 """By number; written by timeline/store.py."""
 
@@ -313,6 +314,10 @@ def _render(
     """Return the event as JSON, with these members of `unsigned` in addition to the common ones."""
     room = b',"room_id":' + orjson.dumps(event.room_id) if with_room_id else b""
     age = max(0, now_ms - event.origin_server_ts)
+    if event.sticky_ms:
+        until_ts = sticky.until_ts(now_ms, event.origin_server_ts, event.sticky_ms)
+        if until_ts > now_ms:
+            unsigned += b',"%b":%d' % (sticky.TTL, until_ts - now_ms)
     return orjson.Fragment(
         b'%b%b,"unsigned":{"age":%d%b%b}}' % (event.body, room, age, event.unsigned, unsigned)
     )

@@ -69,6 +69,7 @@ def _send_message(tx: Tx, it: Delayed, sender: Requester) -> str:
         it.content,
         ts=it.origin_server_ts,
         delay_id=it.delay_id,
+        sticky_ms=it.sticky_ms,
     )
 
 
@@ -90,4 +91,5 @@ def _set_state(tx: Tx, it: Delayed, sender: Requester) -> str:
         content,
         it.origin_server_ts,
         delay_id=it.delay_id,
+        sticky_ms=it.sticky_ms,
     )

@@ -30,6 +30,7 @@ from homebody.core.timeline import (
     redactions,
     removal,
     sending,
+    sticky_events,
     store,
 )
 from homebody.core.user_data import account_data, thread_subscriptions
@@ -64,6 +65,7 @@ WRITERS: Final = (
     reports,
     server_notices,
     delayed_events,
+    sticky_events,
 )
 """The modules whose tables have rows of rooms."""
 EVENTS_AT_ONCE: Final = 500

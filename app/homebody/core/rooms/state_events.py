@@ -38,11 +38,13 @@ def put(
     ts: int | None = None,
     elsewhere: Mapping[str, str] = aliases.NOTHING,
     delay_id: str | None = None,
+    sticky_ms: int | None = None,
 ) -> str:
     """Set an entry of the state; return the id of the new event, or of an equal current one.
 
     `ts` is its origin_server_ts (ms), which application services may set. `elsewhere` is
-    for aliases.check_canonical(). `delay_id` is that of an event that was scheduled.
+    for aliases.check_canonical(). `delay_id` is that of an event that was scheduled, `sticky_ms`
+    how long it is sticky, for which memberships are not.
     Raises M_FORBIDDEN when the authorization rules reject it, M_NOT_FOUND for an unknown room, and
     as membership.change() and aliases.check_canonical() do.
     """
@@ -56,7 +58,10 @@ def put(
     if is_canonical_alias and aliases.may_manage(tx, room_id, sender):
         aliases.check_canonical(tx, room_id, content, elsewhere)
     draft = sending.Draft(
-        room_id, sender, event_type, content, state_key, txn_id=delay_id, origin_server_ts=ts
+        *(room_id, sender, event_type, content, state_key),
+        txn_id=delay_id,
+        origin_server_ts=ts,
+        sticky_ms=sticky_ms,
     )
     had_guests = event_type == guest_access.GUEST_ACCESS and guest_access.is_open(tx, room_id)
     event_id = sending.send(tx, draft)

@@ -10,13 +10,13 @@ from collections.abc import Collection
 from sqlalchemy import and_, bindparam, case, func, select
 from sqlalchemy.orm import aliased
 
-from homebody.core.events import state, state_changes
+from homebody.core.events import client_events, state, state_changes, stripped_state
 from homebody.core.events.state_changes import MAX_HEROES, MemberSummary
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
-from homebody.spec.events import Json
+from homebody.spec.events import Json, StateKey
 from homebody.storage.database import Reader
 from homebody.storage.expressions import batches, listed
 
@@ -136,3 +136,20 @@ def read_members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
         )
         for room_id, counts in counted.items()
     }
+
+
+def preview(tx: Reader, room_id: str, user_id: str) -> list[Json]:
+    """Return the stripped state of a room that the user may join, with their own membership."""
+    own: StateKey = (state.MEMBER, user_id)
+    known = state.current_many(tx, room_id, [*client_events.STRIPPED_STATE, own])
+    member = known.pop(own)
+    inviter: StateKey = (state.MEMBER, member.sender)
+    known |= state.current_many(tx, room_id, [inviter])
+    events = [client_events.stripped(event.pdu) for event in known.values()]
+    if (from_elsewhere := stripped_state.find(tx, room_id, user_id)) is not None:
+        events = from_elsewhere.events
+    own_event = client_events.stripped(member.pdu) | {
+        "event_id": member.event_id,
+        "origin_server_ts": member.origin_server_ts,
+    }
+    return [*events, own_event]

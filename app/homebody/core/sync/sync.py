@@ -27,17 +27,24 @@ from homebody.core.encryption import one_time_keys, to_device
 from homebody.core.encryption.one_time_keys import KeyCounts
 from homebody.core.ephemeral import presence, receipts, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
-from homebody.core.events import aggregations, client_events, state, stripped_state, visibility
+from homebody.core.events import aggregations, client_events, state, visibility
 from homebody.core.push import counts
-from homebody.core.sync import device_lists, memberships, spans, state_sections, summaries
+from homebody.core.sync import (
+    device_lists,
+    memberships,
+    spans,
+    state_sections,
+    sticky_section,
+    summaries,
+)
 from homebody.core.sync.memberships import LeftRoom, Memberships
 from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span, SyncToken
 from homebody.core.sync.state_sections import LazyMembers, StateRequest
-from homebody.core.timeline import store
+from homebody.core.timeline import sticky_events, store
 from homebody.core.user_data import account_data
 from homebody.models.base import EventNumber
-from homebody.spec import canonical_json, filters
-from homebody.spec.events import Json, StateKey
+from homebody.spec import canonical_json, filters, sticky
+from homebody.spec.events import Json
 from homebody.spec.filters import EventFilter, Filter, RoomEventFilter
 from homebody.spec.invite_filter import ALL_ALLOWED
 from homebody.storage.caches import ClientEvent, Requester
@@ -101,7 +108,7 @@ def respond(
     data = _account_data(tx, request, mine, token.position)
     joined = _joined_spans(tx, request, mine)
     rooms = _rooms(tx, request, mine, joined, lazy_members)
-    _add_what_is_no_event(tx, request, mine, rooms, data, ephemeral)
+    _add_what_is_no_event(tx, request, mine, joined, rooms, data, ephemeral)
     _add_counts(tx, request, rooms["join"])
     lists = _device_lists(tx, request, mine, joined)
     messages = to_device.after(tx, user_id, request.requester.device_id, request.position)
@@ -286,11 +293,12 @@ def _add_what_is_no_event(
     tx: Reader,
     request: SyncRequest,
     mine: Memberships,
+    joined: list[Span],
     rooms: dict[str, dict[str, Any]],
     data: dict[str, list[Json]],
     ephemeral: Ephemeral,
 ) -> None:
-    """Add receipts, typing and account data, also of rooms that have nothing else."""
+    """Add receipts, typing, account data and sticky events, also of rooms without other news."""
     wanted, user_id = request.filter.room, request.requester.user_id
     read = _receipts(tx, request, mine)
     typers = typing.since(tx, ephemeral, user_id, mine.joined, request.ephemeral)
@@ -304,6 +312,12 @@ def _add_what_is_no_event(
             entry = rooms["join"].setdefault(room_id, _without_events(request))
             entry["ephemeral"] = {"events": events}
             entry["account_data"] = {"events": own_data}
+    until_ts = tx.cached(sticky_events.UNTIL, sticky_events.ALL)
+    if until_ts is None or until_ts > tx.now_ms:
+        missing = sticky_section.load(tx, user_id, mine, joined, request.position)
+        for room_id, sticky_ones in missing.items():
+            entry = rooms["join"].setdefault(room_id, _without_events(request))
+            entry[sticky.KEY] = {"events": _encoded(tx, request, sticky_ones)}
     for room_id, entry in rooms["leave"].items():
         own_data = _admitted(data.get(room_id, []), wanted.account_data)
         entry["account_data"] = {"events": own_data}
@@ -377,7 +391,7 @@ def _previews(
     """Return {kind: {room_id: what is shown of the room}}."""
     user_id = request.requester.user_id
     found = {
-        room_id: {f"{kind}_state": {"events": _preview(tx, room_id, user_id)}}
+        room_id: {f"{kind}_state": {"events": summaries.preview(tx, room_id, user_id)}}
         for room_id in tx.pausing(room_ids, ROOMS_BETWEEN_PAUSES)
     }
     if kind == "invite" and not found:
@@ -388,23 +402,6 @@ def _previews(
         if settings.invites is not ALL_ALLOWED:
             return {}
     return {kind: found}
-
-
-def _preview(tx: Reader, room_id: str, user_id: str) -> list[Json]:
-    """Return the stripped state of a room that the user may join, with their own membership."""
-    own: StateKey = (state.MEMBER, user_id)
-    known = state.current_many(tx, room_id, [*client_events.STRIPPED_STATE, own])
-    member = known.pop(own)
-    inviter: StateKey = (state.MEMBER, member.sender)
-    known |= state.current_many(tx, room_id, [inviter])
-    events = [client_events.stripped(event.pdu) for event in known.values()]
-    if (from_elsewhere := stripped_state.find(tx, room_id, user_id)) is not None:
-        events = from_elsewhere.events
-    own_event = client_events.stripped(member.pdu) | {
-        "event_id": member.event_id,
-        "origin_server_ts": member.origin_server_ts,
-    }
-    return [*events, own_event]
 
 
 def _device_lists(

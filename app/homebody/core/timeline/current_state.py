@@ -14,6 +14,7 @@ from homebody.core.encryption import device_list_changes, remote_devices
 from homebody.core.events import members, state, state_changes
 from homebody.core.events.state_changes import MemberChange, Numbered
 from homebody.core.push import counts
+from homebody.core.timeline import sticky_events
 from homebody.spec import room_state
 from homebody.spec.events import Event, StateKey
 from homebody.storage.database import Tx
@@ -82,3 +83,5 @@ def _note_meeting(tx: Tx, room_id: str, user_id: str) -> None:
     its_server = room_state.domain_of(user_id)
     if len(servers) > 1 and (its_server == tx.server.name or servers.get(its_server) == 1):
         tx.note_meeting(user_id, room_id)
+        if its_server != tx.server.name:
+            sticky_events.send_to(tx, room_id, its_server)

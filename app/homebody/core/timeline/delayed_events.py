@@ -40,6 +40,7 @@ _COLUMNS = (
     DelayedEvent.state_key,
     DelayedEvent.content,
     DelayedEvent.origin_server_ts,
+    DelayedEvent.sticky_ms,
     DelayedEvent.delay_ms,
     DelayedEvent.scheduled_ts,
     DelayedEvent.due_ts,
@@ -108,6 +109,7 @@ class Delayed(NamedTuple):
     state_key: str | None
     content: Json
     origin_server_ts: int | None
+    sticky_ms: int | None
     delay_ms: int
     scheduled_ts: int
     due_ts: int | None
@@ -151,6 +153,7 @@ def schedule(tx: Tx, draft: Draft, delay_ms: int) -> Delayed:
         state_key=draft.state_key,
         content=draft.content,
         origin_server_ts=draft.origin_server_ts,
+        sticky_ms=draft.sticky_ms,
         delay_ms=delay_ms,
         scheduled_ts=tx.now_ms,
         due_ts=tx.now_ms + delay_ms,

@@ -32,7 +32,15 @@ from homebody.core.timeline import (
 )
 from homebody.errors import MatrixError
 from homebody.models.events import StoredEvent
-from homebody.spec import canonical_json, event_auth, events, identifiers, room_state, signing
+from homebody.spec import (
+    canonical_json,
+    event_auth,
+    events,
+    identifiers,
+    room_state,
+    signing,
+    sticky,
+)
 from homebody.spec.event_auth import AuthError, ContentError
 from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.room_versions import VERSIONS, RoomVersion
@@ -85,6 +93,8 @@ class Draft:
     origin_server_ts: int | None = None  # ms; None: now. Application services may say otherwise
     requester: Requester | None = None
     """The requester, if that may give more rights than the sender has in the room."""
+    sticky_ms: int | None = None
+    """How long it is sticky."""
 
 
 def send_message(
@@ -96,11 +106,13 @@ def send_message(
     txn_id: str | None = None,
     ts: int | None = None,
     delay_id: str | None = None,
+    sticky_ms: int | None = None,
 ) -> str:
     """Send a client's message event; return its id, also if the request was made before.
 
     `ts` is the time in ms at which an application service wants it to have been sent. `delay_id`
-    is that of an event that was scheduled, which is not of the requester's device.
+    is that of an event that was scheduled, which is not of the requester's device; `sticky_ms`
+    makes it sticky (MSC4354).
 
     Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room,
     M_DUPLICATE_ANNOTATION for a second reaction with the same key, M_UNKNOWN (400) for a thread
@@ -113,7 +125,8 @@ def send_message(
     if delay_id is not None:
         device_id, txn_id = None, delay_id
     draft = Draft(
-        room_id, sender, event_type, content, None, redacts, device_id, txn_id, ts, requester
+        *(room_id, sender, event_type, content, None, redacts, device_id, txn_id, ts, requester),
+        sticky_ms=sticky_ms,
     )
     if txn_id is not None and delay_id is None:
         known = sent_before(tx, requester, draft)
@@ -398,6 +411,8 @@ def _build(
         redacts=draft.redacts,
         event_id=event_id,
     )
+    if draft.sticky_ms is not None:
+        pdu[sticky.KEY] = {"duration_ms": draft.sticky_ms}
     try:
         canonical_json.check(pdu["content"], is_strict=True)
     except ValueError as problem:

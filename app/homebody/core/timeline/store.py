@@ -30,11 +30,19 @@ from homebody.core.events import (
 )
 from homebody.core.events.relations import Relation
 from homebody.core.push import counts
-from homebody.core.timeline import current_state, forks, gaps, redactions, sent_events
+from homebody.core.timeline import (
+    current_state,
+    forks,
+    gaps,
+    redactions,
+    sent_events,
+    sticky_events,
+)
 from homebody.core.timeline.forks import Point
 from homebody.models.base import EventNumber
 from homebody.models.events import ACCEPTED, OUT_OF_BAND, StoredEvent
 from homebody.models.rooms import Room
+from homebody.spec import sticky
 from homebody.spec.events import Event, StateKey, client_json
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import PLACES, PLACES_OF_GAP, Tx
@@ -340,6 +348,8 @@ def _insert(
     )
     if event.state_key is not None and standing != OUT_OF_BAND:
         auth_chains.add(tx, event, number)
+    if sticky.KEY in event.pdu and position is not None:
+        sticky_events.note(tx, event, number, position)
 
 
 def _advance(tx: Tx, event: Event, position: int | None, *, is_after_gap: bool) -> None:
