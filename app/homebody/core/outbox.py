@@ -120,6 +120,15 @@ _FIRST = (
     .order_by(OutboxRow.id)
     .limit(bindparam("count"))
 )
+_BEHIND = (
+    select(OutboxRow.id)
+    .where(
+        OutboxRow.kind == bindparam("of_kind"),
+        OutboxRow.destination == bindparam("to_destination"),
+    )
+    .offset(bindparam("count"))
+    .limit(1)
+)
 _REMOVE = delete(OutboxRow).where(OutboxRow.id == bindparam("row_id"))
 _WAITING = (
     select(
@@ -224,6 +233,12 @@ def first(tx: Reader, kind: str, destination: str, count: int, after: int = 0) -
     """Return the oldest rows of a destination, in their order; of those with ids above `after`."""
     asked = {"of_kind": kind, "to_destination": destination, "count": count, "after": after}
     return [Row(*row) for row in tx.sql.execute(_FIRST, asked)]
+
+
+def has_more_than(tx: Reader, kind: str, destination: str, count: int) -> bool:
+    """Return whether more than `count` rows wait for a destination."""
+    asked = {"of_kind": kind, "to_destination": destination, "count": count}
+    return tx.sql.execute(_BEHIND, asked).first() is not None
 
 
 def remove(tx: Tx, ids: Collection[int]) -> None:

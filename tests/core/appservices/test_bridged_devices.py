@@ -12,6 +12,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from homebody.core import outbox
+from homebody.core.appservices import bridged_devices
 from homebody.web import Application
 from tests.client_server.test_appservices import BOT, GHOST, Irc
 from tests.conftest import Login, MakeApp, Person
@@ -206,6 +207,26 @@ def test_a_user_who_joins_an_encrypted_room_gets_its_members_listed(
     irc_server.wait_until(lambda: sections(irc_server, LISTS))
 
     assert sections(irc_server, LISTS) == [{"changed": [alice.user_id, bob.user_id], "left": []}]
+
+
+def test_while_too_much_waits_messages_stay_in_the_inbox(
+    monkeypatch: pytest.MonkeyPatch,
+    app: Application,
+    ghost: Ghost,
+    irc_server: Bridge,
+    login: Login,
+) -> None:
+    monkeypatch.setattr(bridged_devices, "MAX_WAITING", 2)
+    alice = login("alice")
+    app.homeserver.delivery.stop()
+
+    for number in range(5):
+        send(alice, {GHOST: {DEVICE: {"n": number}}})
+
+    with app.homeserver.database.read() as tx:
+        rows = outbox.first(tx, "appservice", "irc", 10)
+    assert [it.payload["to_device"]["content"] for it in rows] == [{"n": n} for n in range(3)]
+    assert [it["content"] for it in ghost.sync()["to_device"]["events"]] == [{"n": 3}, {"n": 4}]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,10 @@ TO_DEVICE: Final = "de.sorunome.msc2409.to_device"
 DEVICE_LISTS: Final = "org.matrix.msc3202.device_lists"
 ENCRYPTION: Final = ("m.room.encryption", "")
 
+MAX_WAITING: Final = 20_000
+"""Rows of a service, which may be off. Further messages go to the inboxes, which are bounded by
+sender: everybody may send ten thousand at once."""
+
 Device = tuple[str, str]
 """(user_id, device_id)"""
 _GONE: Final = frozenset({"leave", "ban"})
@@ -39,9 +43,14 @@ def take_messages(tx: Tx, messages: list[tuple[Device, str]]) -> list[tuple[Devi
     if not services.wants_encryption:
         return messages
     others, taken = [], []
+    full = {
+        it.id: outbox.has_more_than(tx, transactions.KIND, it.id, MAX_WAITING)
+        for it in services.all
+        if it.wants_encryption
+    }
     for (user_id, device_id), event in messages:
         service = services.with_encryption(user_id)
-        if service is None:
+        if service is None or full[service.id]:
             others.append(((user_id, device_id), event))
         else:
             to = {"to_user_id": user_id, "to_device_id": device_id}
