@@ -17,6 +17,8 @@ FIELDS = [
     *("name", "user", "password", "again", "current", "address", "device_id", "session", "sid"),
     *("client_secret", "terms", "sure", "next", "reason", "room", "expires", "limit", "days"),
     *("uses", "mxc", "user_id", "erase", "purge", "block"),
+    *("client_id", "scope", "grant_type", "code", "code_verifier", "redirect_uri", "device_code"),
+    *("refresh_token", "token", "token_type_hint", "user_code", "decision", "displayname"),
 ]
 
 
@@ -38,7 +40,7 @@ def test_no_form_is_a_fault(app: Application, login: Login) -> None:
             for _ in range(3):
                 form = {name: next(values) for name in FIELDS}
                 query = f"?{next(texts)}={next(texts)}&page={next(texts)}&done={next(texts)}"
-                for name in ("from", "before", "order", "q"):
+                for name in ("from", "before", "order", "q", "user_code", "action", "device_id"):
                     query += f"&{name}={next(texts)}"
                 data = {**form, "csrf_token": token} if method == "POST" else None
                 answer = browser.open(path + query, method=method, data=data)

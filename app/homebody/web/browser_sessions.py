@@ -53,6 +53,9 @@ FORM: Final = "homebody_form"
 SIGN_ON: Final = "homebody_sign_on"
 """The names of the cookies; with https they have a prefix, see `_cookie`."""
 CSRF: Final = "csrf_token"
+FRESH_MINUTES: Final = 10
+FRESH_MS: Final = FRESH_MINUTES * 60_000
+"""How long a login at another provider is as good as the password."""
 MAX_FORM_BYTES: Final = 100_000
 STALE: Final = "The form is too old, or your browser does not accept cookies. Load the page again"
 
@@ -152,9 +155,12 @@ def prove_named(name: str, password: str) -> AccountInfo:
 def prove(password: str) -> None:
     """Require the password of the user who is logged in, for what an intruder must not do.
 
-    The request can write only while the account has this password. Raises M_FORBIDDEN,
-    M_LIMIT_EXCEEDED.
+    The request can write only while the account has this password. A user without one must have
+    logged in, at another provider, just before. Raises M_FORBIDDEN, M_LIMIT_EXCEEDED.
     """
+    if account().password_hash is None:
+        _must_be_fresh()
+        return
     try:
         proved = client_login.prove(account().user_id, password)
     except MatrixError as error:
@@ -162,6 +168,17 @@ def prove(password: str) -> None:
             raise
         raise errors.forbidden("This is not your password") from error
     authentication.rely_on(proved)
+
+
+def _must_be_fresh() -> None:
+    """Raise M_FORBIDDEN unless the session began just before, with a login at a provider."""
+    with homeserver.database.read() as tx:
+        is_vouched_for = sign_on_sessions.of_browser(tx, session().token_hash) is not None
+        is_fresh = tx.now_ms - session().created_ts < FRESH_MS
+    if not is_vouched_for or not is_fresh:
+        raise errors.forbidden(
+            f"Log out of these pages, log in again, and repeat this within {FRESH_MINUTES} minutes"
+        )
 
 
 def sign_on_cookie() -> str | None:

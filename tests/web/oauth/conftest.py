@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import pytest
 from flask.testing import FlaskClient
 
@@ -33,15 +30,3 @@ def browser(app: Application, alice: Person) -> FlaskClient:
 def example(client: FlaskClient) -> App:
     """A client that has registered."""
     return App(client)
-
-
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """`later(ms)`: let the time of the database pass."""
-    real, passed = time.time_ns, [0]
-    monkeypatch.setattr(time, "time_ns", lambda: real() + passed[0] * 1_000_000)
-
-    def move(ms: int) -> None:
-        passed[0] += ms
-
-    return move

@@ -105,12 +105,11 @@ def show_cross_signing_reset() -> Response:
 def allow_cross_signing_reset() -> Response:
     """Let the user's clients replace the cross-signing keys for some minutes."""
     me = account()
-    if me.password_hash is not None:
-        try:
-            browser_sessions.prove(request.form.get("current", ""))
-        except MatrixError as error:
-            problems = {"current": browser_sessions.message_of(error)}
-            return pages.page("oauth/cross_signing_reset.html", error.status, problems=problems)
+    try:
+        browser_sessions.prove(request.form.get("current", ""))
+    except MatrixError as error:
+        problems = {"current": browser_sessions.message_of(error)}
+        return pages.page("oauth/cross_signing_reset.html", error.status, problems=problems)
     with homeserver.database.write() as tx:
         accounts.allow_key_replacement(tx, me.user_id, tx.now_ms + REPLACEABLE_MS)
     return pages.page("oauth/cross_signing_allowed.html", minutes=REPLACEABLE_MS // 60_000)

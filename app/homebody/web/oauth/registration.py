@@ -114,6 +114,7 @@ def _page(form: Form) -> Response:
         form=form,
         config=config,
         authorize=_authorize(),
+        sign_on=browser_sessions.sign_on_links(_authorize()),
     )
 
 
