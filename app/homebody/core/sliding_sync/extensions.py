@@ -15,9 +15,10 @@ from homebody.core.encryption import one_time_keys, to_device
 from homebody.core.encryption.one_time_keys import KeyCounts
 from homebody.core.ephemeral import receipts, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
-from homebody.core.sliding_sync import profile_updates, requests
+from homebody.core.sliding_sync import profile_updates, requests, sticky_section
 from homebody.core.sliding_sync.requests import (
     PROFILES,
+    STICKY_EVENTS,
     THREAD_SUBSCRIPTIONS,
     Extension,
     Extensions,
@@ -94,6 +95,7 @@ def load(
     for name, section in (
         (THREAD_SUBSCRIPTIONS, _threads(tx, requester.user_id, wanted, previous, rooms_of)),
         (PROFILES, _profiles(tx, requester.user_id, wanted, previous, found, rooms_of)),
+        (STICKY_EVENTS, _sticky_events(tx, requester, wanted, previous, found, rooms_of)),
     ):
         if section:
             body[name] = section
@@ -136,6 +138,25 @@ def _profiles(
     rooms_of[name] = rooms.all
     users = profile_updates.load(tx, user_id, one.fields, previous, found, rooms.all, rooms.new)
     return {"users": users} if users else {}
+
+
+def _sticky_events(
+    tx: Reader,
+    requester: Requester,
+    wanted: Extensions,
+    previous: ConnectionState,
+    found: RoomsResult,
+    rooms_of: dict[str, frozenset[str]],
+) -> Json:
+    """Return the sticky events that the client lacks, by its token or as a room is new."""
+    one = wanted.sticky_events
+    if not one.enabled:
+        return {}
+    rooms = _rooms(STICKY_EVENTS, one, previous, found)
+    rooms_of[STICKY_EVENTS] = rooms.all
+    return sticky_section.load(
+        tx, requester, rooms.all, rooms.new, found.rooms, one.since, one.limit
+    )
 
 
 def _keys(

@@ -71,12 +71,25 @@ class Profiles(Extension):
     """None: all."""
 
 
+class StickyEvents(Extension):
+    """That for sticky events (MSC4354)."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """The number of events in one response."""
+
+
+STICKY_EVENTS: Final = "org.matrix.msc4354.sticky_events"
 THREAD_SUBSCRIPTIONS: Final = "io.element.msc4308.thread_subscriptions"
 PROFILES: Final = "org.matrix.msc4262.profiles"
 
 
 class Extensions(
-    msgspec.Struct, rename={"thread_subscriptions": THREAD_SUBSCRIPTIONS, "profiles": PROFILES}
+    msgspec.Struct,
+    rename={
+        "thread_subscriptions": THREAD_SUBSCRIPTIONS,
+        "profiles": PROFILES,
+        "sticky_events": STICKY_EVENTS,
+    },
 ):
     """The supported extensions, the same in both dialects."""
 
@@ -87,10 +100,11 @@ class Extensions(
     typing: Extension = msgspec.field(default_factory=Extension)
     thread_subscriptions: ThreadSubscriptions = msgspec.field(default_factory=ThreadSubscriptions)
     profiles: Profiles = msgspec.field(default_factory=Profiles)
+    sticky_events: StickyEvents = msgspec.field(default_factory=StickyEvents)
 
     def about_rooms(self) -> tuple[Extension, ...]:
         """Return those whose rooms depend on the request."""
-        return self.account_data, self.receipts, self.typing, self.profiles
+        return self.account_data, self.receipts, self.typing, self.profiles, self.sticky_events
 
 
 @dataclass(frozen=True, slots=True)
