@@ -13,11 +13,13 @@ from homebody.core.user_data import thread_subscriptions
 from homebody.spec.predefined_push_rules import THREAD_SUBSCRIPTION
 from homebody.web import Application
 from tests.conftest import PASSWORD, Login, Person
+from tests.helpers import sliding
 from tests.helpers.rooms import Json, in_thread, refusal, unchanged
 
 Room = Callable[..., str]
 UNSTABLE = "/_matrix/client/unstable/"
 PAGES = UNSTABLE + "io.element.msc4308/thread_subscriptions"
+SLIDING = "io.element.msc4308.thread_subscriptions"
 BY_THREAD: Json = {"filter": '{"room":{"timeline":{"unread_thread_notifications":true}}}'}
 NOT_FOUND = (404, "M_NOT_FOUND")
 NOT_IN_THREAD = (400, "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD")
@@ -239,6 +241,23 @@ def test_pages_go_back_through_the_changes_to_where_the_client_was(
     assert "unsubscribed" not in older
     assert len(everything["subscribed"][room_id]) == 4
     assert all(not it["automatic"] for it in everything["subscribed"][room_id].values())
+
+
+def test_pages_go_on_where_sliding_sync_has_stopped(login: Login, room: Room) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    roots = [alice.send(room_id) for _ in range(6)]
+    extensions = {SLIDING: {"enabled": True, "limit": 2}}
+    subscribe(alice, room_id, roots[0])
+    before = sliding.ask(alice, extensions=extensions)["pos"]
+    for root in roots[1:]:
+        subscribe(alice, room_id, root)
+
+    latest = sliding.ask(alice, before, extensions=extensions)["extensions"][SLIDING]
+    older = page(alice, to=before, **{"from": latest["prev_batch"]})
+
+    assert [*latest["subscribed"][room_id], *older["subscribed"][room_id]] == roots[:0:-1]
+    assert "end" not in older
 
 
 def test_the_bump_stamp_grows_with_each_change_of_a_thread(login: Login, room: Room) -> None:
