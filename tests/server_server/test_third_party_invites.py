@@ -75,6 +75,29 @@ def test_a_proof_of_another_identity_server_invites_nobody(app: Application, log
     assert response.status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("event_type", "content"),
+    [
+        ("m.invite_permission_config", {"default_action": "block"}),
+        ("org.matrix.msc4155.invite_permission_config", {"blocked_users": [ALICE]}),
+    ],
+)
+def test_a_user_who_blocks_invites_is_not_invited_by_an_address_either(
+    app: Application, login: Login, b: Remote, event_type: str, content: Json
+) -> None:
+    alice = login("alice")
+    room_id = invited_address(alice)
+    login("bob").put(f"user/{BOB}/account_data/{event_type}", json=content)
+
+    response = notify(app, bound(room_id))
+    exchanged = exchange(b, room_id, BOB)
+
+    assert (response.status_code, response.get_json()) == (200, {})
+    assert exchanged.refusal == (403, "M_INVITE_BLOCKED")
+    member = alice.get(f"rooms/{room_id}/state/m.room.member/{BOB}")
+    assert refusal(member) == (404, "M_NOT_FOUND")
+
+
 def test_the_server_of_another_inviter_gets_the_proof(
     app: Application, login: Login, b: Remote
 ) -> None:

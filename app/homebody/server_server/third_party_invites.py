@@ -15,6 +15,7 @@ from homebody.client_server.authentication import unauthenticated
 from homebody.context import homeserver
 from homebody.core.federation import sent_invites, server_acls, third_party_invites
 from homebody.core.federation.third_party_invites import PendingInvite
+from homebody.core.rooms import membership as rooms_membership
 from homebody.core.rooms import third_party_invites as rooms_invites
 from homebody.server_server.authentication import content_as, from_server, origin
 from homebody.spec.events import Json
@@ -97,6 +98,7 @@ def exchange_third_party_invite(room_id: str) -> Json:
         server_acls.check(tx, room_id, origin())
     if not membership.is_elsewhere(body.state_key):
         with homeserver.database.write() as tx:
+            rooms_membership.check_not_blocked(tx, body.sender, body.state_key)
             rooms_invites.accept(tx, *proof)
         return {}
     with homeserver.database.read() as tx:

@@ -14,7 +14,7 @@ from typing import Final
 
 from homebody import errors
 from homebody.core.accounts import accounts
-from homebody.core.rooms import third_party_invites
+from homebody.core.rooms import membership, third_party_invites
 from homebody.errors import MatrixError
 from homebody.outside import RemoteError
 from homebody.outside.federation import FederationClient, path_of
@@ -52,6 +52,7 @@ def complete(
         try:
             if db.server.is_local(invite.inviter):
                 with db.write() as tx:
+                    membership.check_not_blocked(tx, invite.inviter, user_id)
                     third_party_invites.accept(
                         tx, invite.room_id, user_id, invite.inviter, invite.signed
                     )
