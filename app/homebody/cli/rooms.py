@@ -82,7 +82,10 @@ def purge_room(ctx: click.Context, room_id: str, *, force: bool, yes: bool, is_j
     if not yes:
         click.confirm(f"Remove {room_id} forever?", abort=True, err=True)
     with open_database(ctx) as database:
-        events = purge.purge(database, room_id, is_forced=force)
+        with database.read() as tx:
+            count = purge.count_events(tx, room_id)
+        with progress("Deleting events", count) as show:
+            events = purge.purge(database, room_id, is_forced=force, report=show)
         with database.write() as tx:
             audit.note(tx, _BY, "room.purge", room_id, events=events)
     removed = {"room_id": room_id, "events": events}

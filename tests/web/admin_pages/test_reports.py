@@ -41,6 +41,8 @@ def test_all_kinds_of_reports_are_listed(browser: FlaskClient, alice: Person, ki
     assert "a message of @alice:localhost rude" in text
     assert f"the room {kitchen} rude" in text
     assert "1 to 3 of 3" in text
+    assert "1 to 3 of 3" in visible(browser.get(REPORTS, query_string={"q": "alic"}))
+    assert "No reports" in visible(browser.get(REPORTS, query_string={"q": "bob"}))
 
 
 def test_a_report_has_its_page_with_the_event(

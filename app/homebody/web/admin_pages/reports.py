@@ -21,7 +21,8 @@ bp = Blueprint("admin_report_pages", __name__)
 @signed_in(admins_only=True)
 def list_reports() -> Response:
     """Return the page with a part of the reports, the newest first."""
-    query = report_list.Query(start=layout.start_of_part(), limit=layout.PER_PAGE)
+    by = layout.searched() or None
+    query = report_list.Query(layout.start_of_part(), layout.PER_PAGE, reporter=by)
     with homeserver.database.read() as tx:
         found, total = report_list.of_all(tx, query)
     done = layout.done({"resolve": RESOLVE})
