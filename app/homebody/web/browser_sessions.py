@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final, ParamSpec, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from flask import Blueprint, Response, after_this_request, g, request
 from markupsafe import Markup
@@ -401,12 +401,18 @@ def _login_page(error: MatrixError | None = None, name: str = "") -> Response:
     return pages.page(
         "browser_login.html",
         error.status if error else 200,
-        name=name,
+        name=name or _hint(),
         next=_next(),
         registration=_registration(),
         sign_on=sign_on_links(_next()),
         problem=message_of(error) if error else "",
     )
+
+
+def _hint() -> str:
+    """Return the user whom a client expects to log in, for the field of the form."""
+    hints = parse_qs(urlsplit(_next()).query).get("login_hint", [""])
+    return hints[0].removeprefix("mxid:")[:255]
 
 
 def _registration() -> str:

@@ -158,6 +158,15 @@ def test_users_log_in_first(app: Application, example: App, login: Login) -> Non
     assert "@bob:localhost" in visible(browser.get(url))
 
 
+@pytest.mark.parametrize("hint", ["mxid:@bob:localhost", "@bob:localhost"])
+def test_the_login_knows_whom_the_client_expects(app: Application, example: App, hint: str) -> None:
+    browser = app.test_client()
+
+    page = browser.get(browser.get(example.url(login_hint=hint)).headers["Location"])
+
+    assert 'name="user" value="@bob:localhost"' in page.text
+
+
 def test_the_login_leads_to_the_registration(app: Application, example: App) -> None:
     browser = app.test_client()
 
