@@ -31,7 +31,15 @@ def test_nothing_is_found_with_the_configuration_in_the_readme(
 
     assert bad(found) == set(), shown(found)
     assert {it.id for it in found if it.severity == "ok"} >= {
-        *("long-poll", "body-limit", "buffering", "forwarded-for", "path-decoded", "cors-errors"),
+        *(
+            "long-poll",
+            "oauth",
+            "body-limit",
+            "buffering",
+            "forwarded-for",
+            "path-decoded",
+            "cors-errors",
+        ),
         *("well-known-client", "well-known-server", "federation", "federation-key", "tls"),
     }
 
@@ -54,6 +62,12 @@ def within(*lines: str) -> proxies.Edit:
 
 
 NGINX = {
+    "oauth": (
+        proxies.replacing(
+            ("location / {", "location /_homebody/ { return 404; }\n    location / {")
+        ),
+        {"oauth"},
+    ),
     "cors": (
         inside("proxy_hide_header Access-Control-Allow-Origin;"),
         {"cors", "cors-errors", "cors-preflight"},

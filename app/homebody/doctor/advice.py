@@ -154,6 +154,10 @@ ADVICE: Final[Mapping[str, Advice]] = {
     ),
     "versions": Advice("Clients say that this is not a Matrix server.", _PROXY_PASS),
     "login-flows": Advice("Users can't log in.", _PROXY_PASS),
+    "oauth": Advice(
+        "Element X and other clients can't sign users up or in: the proxy keeps /_homebody/.",
+        _PROXY_PASS,
+    ),
     "authorization": Advice(
         "Everybody is logged out: the proxy drops access tokens.",
         {

@@ -8,6 +8,7 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from homebody.core.oauth import metadata
 from homebody.doctor.examination import Examination
 from homebody.doctor.fetching import Answer, UnreachableError
 from homebody.doctor.findings import Finding
@@ -88,6 +89,24 @@ def login(ex: Examination) -> Iterator[Finding]:
         yield ex.report.ok("login-flows", ", ".join(map(str, kinds)))
     else:
         yield ex.report.broken("login-flows", f"{answer.url}: {answer.shown}")
+
+
+def oauth(ex: Examination) -> Iterator[Finding]:
+    """Check that clients find the pages on which users log in, and that browsers reach them."""
+    if not ex.config.oauth:
+        yield ex.report.skipped("oauth", "oauth is false")
+        return
+    answer = ex.fetcher.fetch(f"{ex.url}/_matrix/client/v1/auth_metadata", headers=ORIGIN)
+    if not answer.object.get("authorization_endpoint"):
+        yield ex.report.broken("oauth", f"{answer.url}: {answer.shown}")
+        return
+    # Without a client, which is an error: the page for it is one that only homebody sends
+    page = ex.fetcher.fetch(f"{ex.url}{metadata.PREFIX}authorize")
+    is_ours = "frame-ancestors 'none'" in "".join(page.all("Content-Security-Policy"))
+    if page.status != 400 or not is_ours:
+        yield ex.report.broken("oauth", f"{page.url}: {page.shown}")
+    else:
+        yield ex.report.ok("oauth", "browsers reach the pages on which clients log users in")
 
 
 def access_tokens(ex: Examination) -> Iterator[Finding]:

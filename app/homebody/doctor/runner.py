@@ -41,6 +41,7 @@ CHECKS: Final[dict[str, Check]] = {
 
 BEHIND_THE_URL: Final[dict[str, Check]] = {
     "login-flows": clients.login,
+    "oauth": clients.oauth,
     "cors": clients.cors,
     "cors-errors": clients.errors,
     "cors-preflight": clients.preflight,
