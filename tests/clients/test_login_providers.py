@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from tests.clients.test_account_pages import check_accessible
 from tests.helpers.scripted_server import wait_for
 from tests.helpers.server import RunningServer, free_port, launch, wait_until_it_answers
 
-PROGRAM = Path(__file__).parent / "bin" / "server"
+PROGRAM = Path(sys.prefix) / "oidc" / "server"
 PASSWORD = "verysecure"
 SECRET = "secret"
 NAME = "Keycloak & co."
