@@ -6,11 +6,13 @@ to come back, as clients on desktops do.
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import trustme
 
 from tests.clients import js_client, nio_client
 from tests.clients.js_client import JsPerson
@@ -18,7 +20,8 @@ from tests.clients.test_account_pages import TERMS, browser, check_accessible
 from tests.helpers.server import RunningServer, start
 
 PASSWORD = nio_client.PASSWORD
-METADATA = {
+WEB = "https://app.example.com/callback"
+METADATA: dict[str, Any] = {
     "client_name": "Example",
     "client_uri": "https://example.com/",
     "redirect_uris": ["http://127.0.0.1/callback"],
@@ -36,15 +39,17 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @contextlib.asynccontextmanager
-async def client(house: RunningServer) -> AsyncIterator[JsPerson]:
+async def client(
+    house: RunningServer, metadata: dict[str, Any] = METADATA
+) -> AsyncIterator[JsPerson]:
     """A client that has registered."""
     async with js_client.person(house.url, "client", "oauth.mjs") as program:
-        await program.ask("register", baseUrl=house.url, metadata=METADATA)
+        await program.ask("register", baseUrl=house.url, metadata=metadata)
         yield program
 
 
 @contextlib.asynccontextmanager
-async def callback() -> AsyncIterator[str]:
+async def callback(certificate: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Where the browser comes back to."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,7 +60,7 @@ async def callback() -> AsyncIterator[str]:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=certificate)
     port = server.sockets[0].getsockname()[1]
     yield f"http://127.0.0.1:{port}/callback"
     server.close()
@@ -157,6 +162,32 @@ async def test_a_device_is_let_in(house: RunningServer, options: tuple[str, ...]
 
         assert (await waiting)["user_id"] == f"@{window.name}:localhost"
         assert await window.ask("faults") == []
+
+
+@pytest.mark.parametrize("options", [(), ("no-script",)])
+async def test_a_web_client_that_was_let_in_before_goes_on_without_a_question(
+    house: RunningServer, options: tuple[str, ...]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("app.example.com").configure_cert(context)
+    web = {"redirect_uris": [WEB], "application_type": "web"}
+    async with client(house, METADATA | web) as program, callback(context) as uri:
+        away = f"away={urlsplit(uri).netloc}"
+        async with browser(house, "maria", *options, away) as window:
+            link = await program.ask("link", redirectUri=WEB, mode="fragment", prompt="create")
+            await window.ask("open", url=link)
+            await sign_up(window)
+            await window.ask("press", button="Let it in")
+            first = await returned(window, "fragment")
+            await program.ask("complete", code=first["code"], redirectUri=WEB)
+            await program.ask("revoke")
+
+            await window.ask("open", url=await program.ask("link", redirectUri=WEB))
+            again = await returned(window, "fragment")
+            me = await program.ask("complete", code=again["code"], redirectUri=WEB)
+
+            assert me["user_id"] == f"@{window.name}:localhost"
+            assert await window.ask("faults") == []
 
 
 async def test_two_devices_meet(house: RunningServer) -> None:

@@ -1,7 +1,9 @@
 /**
  * Headless Chromium for the server's own pages, moved by lines of JSON on standard input:
  *
- *     node pages.mjs CHROMIUM [no-script]
+ *     node pages.mjs CHROMIUM [no-script] [away=HOST:PORT]
+ *
+ * With the last, https://*.example.com is there, with any certificate.
  *
  * - open {url, before}: go there; `before` is a script that runs before the page's own ones
  * - fill {label, text}, check {label}, press {button}, follow {link}: as a person would, by what is
@@ -19,14 +21,19 @@ import axe from "axe-core";
 import { chromium } from "playwright-core";
 import { answerLines } from "./lines.mjs";
 
-const [executablePath, without] = process.argv.slice(2);
+const [executablePath, ...options] = process.argv.slice(2);
+const away = options.find((it) => it.startsWith("away="))?.slice("away=".length);
 const browser = await chromium.launch({
     executablePath,
     // the first as root, as in CI, has no sandbox; the rest keeps Chromium from calling home
     args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--disable-quic"],
+        "--disable-component-update", "--disable-sync", "--disable-quic",
+        ...(away ? [`--host-resolver-rules=MAP *.example.com ${away}`] : [])],
 });
-const page = await browser.newPage({ javaScriptEnabled: without !== "no-script" });
+const page = await browser.newPage({
+    javaScriptEnabled: !options.includes("no-script"),
+    ignoreHTTPSErrors: Boolean(away),
+});
 page.setDefaultTimeout(10_000);
 const faults = [];
 page.on("console", (message) => {

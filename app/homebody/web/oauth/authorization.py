@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 from flask import Blueprint, Response, request
 
 from homebody import errors
+from homebody.client_server import authentication
 from homebody.context import homeserver
 from homebody.core.accounts import oauth_sessions
 from homebody.core.oauth import authorization, client_metadata, codes, metadata
@@ -51,6 +52,7 @@ def authorize() -> Response:
         replaces = devices.exists(tx, me, wanted.scope.device_id)
         is_known = oauth_sessions.has_consented(tx, me, client.client_id)
     if is_known and not replaces and client_metadata.is_verified(target.redirect_uri):
+        authentication.count_change(None)  # a GET, but it writes
         return pages.page("oauth/continue.html", client=client, url=_let_in(target, wanted))
     asking = pages.page(
         "oauth/consent.html",
