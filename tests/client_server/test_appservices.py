@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -408,3 +409,24 @@ def test_its_namespaces_have_no_users_of_other_servers(irc: Irc) -> None:
     answer = irc.as_user("@_irc_neil:elsewhere", "GET", "account/whoami")
 
     assert refusal(answer) == (403, "M_FORBIDDEN")
+
+
+def test_its_users_schedule_events_and_choose_their_time(irc_app: Application, irc: Irc) -> None:
+    irc.make_ghost()
+    room_id = irc.as_user(GHOST, "POST", "createRoom", json={}).get_json()["room_id"]
+    body = {"delay_ms": 1, "content": {"body": "late"}}
+    path = f"rooms/{quote(room_id)}/delayed_event/m.room.message/t1"
+    chosen = {"ts": 1_500_000_000_000}
+    scheduled = irc.as_user(GHOST, "PUT", path, query_string=chosen, json=body)
+    time.sleep(0.01)
+
+    irc_app.homeserver.delayed_events.send_due()
+
+    delay_id = scheduled.get_json()["delay_id"]
+    found = irc.as_user(GHOST, "GET", f"/_matrix/client/v1/delayed_events/{delay_id}").get_json()
+    path = f"rooms/{room_id}/event/{quote(found['event_id'])}"
+    event = irc.as_user(GHOST, "GET", path).get_json()
+    assert event["sender"] == GHOST
+    assert event["origin_server_ts"] == 1_500_000_000_000
+    assert event["unsigned"]["delay_id"] == delay_id
+    assert found["finalised_ts"] > 1_600_000_000_000

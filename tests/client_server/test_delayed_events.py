@@ -10,6 +10,7 @@ import pytest
 
 from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
+from tests.helpers.remote import Remotes
 from tests.helpers.rooms import Json, act, refusal, unchanged
 
 Room = Callable[..., str]
@@ -23,9 +24,13 @@ FORBIDDEN = (403, "M_FORBIDDEN")
 
 
 @pytest.fixture
-def app(make_app: MakeApp) -> Iterator[Application]:
+def app(make_app: MakeApp, request: pytest.FixtureRequest) -> Iterator[Application]:
     """A server that sends delayed events."""
-    app = make_app()
+    remotes = "remote" in request.fixturenames
+    found: Remotes | None = request.getfixturevalue("remote") if remotes else None
+    app = make_app(**({} if found is None else found.settings))
+    if found is not None:
+        found.talk_to(app)
     app.homeserver.delayed_events.start()
     yield app
     app.homeserver.delayed_events.stop()
@@ -542,3 +547,20 @@ def test_the_id_of_an_event_is_not_in_the_log(
 
     assert caplog.text.count("delayed_events/***") == 4
     assert delay_id not in caplog.text
+
+
+def test_other_servers_get_a_delayed_event_when_it_is_sent(
+    app: Application, login: Login, room: Room, remote: Remotes
+) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    b = remote("b.test")
+    b.join(room_id, "carol")
+    app.homeserver.sender.start()
+
+    found = finalised(alice, schedule(alice, room_id, delay_ms=50))
+
+    event = b.wait_for_event(found["event_id"])
+    app.homeserver.sender.stop()
+    assert event.content == TEXT
+    assert "unsigned" not in event.pdu

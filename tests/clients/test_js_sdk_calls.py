@@ -5,6 +5,9 @@ restarts the delay again and again; when it is gone, the server sends the leave.
 """
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from tests.clients import js_client
 
@@ -12,7 +15,10 @@ LEAVE_AFTER_MS = 2_000
 RESTART_MS = 500
 
 
-async def test_a_client_that_is_killed_leaves_the_call_by_itself(server: str) -> None:
+@pytest.mark.parametrize("sticky", [False, True], ids=["state", "sticky events"])
+async def test_a_client_that_is_killed_leaves_the_call_by_itself(
+    server: str, *, sticky: bool
+) -> None:
     async with (
         js_client.in_node(server, "alice") as alice,
         js_client.in_node(server, "bob") as bob,
@@ -23,7 +29,11 @@ async def test_a_client_that_is_killed_leaves_the_call_by_itself(server: str) ->
         room_id = await alice.ask("createCallRoom", invite=[bob.user_id])
         await bob.ask("waitForInvite", roomId=room_id)
         await bob.ask("join", roomId=room_id)
-        timing = {"leaveAfterMs": LEAVE_AFTER_MS, "restartMs": RESTART_MS}
+        timing: dict[str, Any] = {
+            "leaveAfterMs": LEAVE_AFTER_MS,
+            "restartMs": RESTART_MS,
+            "sticky": sticky,
+        }
         await alice.ask("joinCall", roomId=room_id, **timing)
         await bob.ask("joinCall", roomId=room_id, **timing)
         both = [alice.user_id, bob.user_id]

@@ -25,12 +25,14 @@ export function callCommands(theClient, until) {
             return theClient()._unstable_getRTCTransports();
         },
 
-        /** Join the call: leave it when the server has not heard of us for `leaveAfterMs`. */
-        async joinCall({ roomId, leaveAfterMs, restartMs }) {
-            session(roomId).joinRoomSession([{ type: "livekit", livekit_service_url: "https://calls.test" }], undefined, {
+        /** Join the call, by state or by sticky events: leave it when the server has not heard of us for `leaveAfterMs`. */
+        async joinCall({ roomId, leaveAfterMs, restartMs, sticky = false }) {
+            const transport = { type: "livekit", livekit_service_url: "https://calls.test" };
+            session(roomId).joinRoomSession([transport], sticky ? transport : undefined, {
                 delayedLeaveEventDelayMs: leaveAfterMs,
                 delayedLeaveEventRestartMs: restartMs,
                 manageMediaKeys: false,
+                unstableSendStickyEvents: sticky,
             });
             const me = theClient().getUserId();
             await until("our place in the call", () => session(roomId).memberships.some((it) => it.userId === me));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -402,3 +403,25 @@ def test_a_guests_name_can_not_be_taken_without_their_token(
     )
 
     assert refusal(answer) == (400, "M_USER_IN_USE")
+
+
+def test_a_guest_takes_part_in_calls(app: Application, login: Login, guest: Guest) -> None:
+    """By delayed events, of which a guest's own leave may be one, but no kick."""
+    alice, visitor = login("alice"), guest()
+    room_id = open_room(alice)
+    visitor.post(f"rooms/{room_id}/join")
+    path = f"rooms/{room_id}/delayed_event/"
+    soon = {"delay_ms": 1}
+    member: Json = {"state_key": visitor.user_id, "content": {"membership": "leave"}}
+    sent = visitor.put(f"{path}m.room.message/t1", json={**soon, "content": {"body": "x"}})
+    left = visitor.put(f"{path}m.room.member/t2", json={**soon, **member})
+    kick = visitor.put(f"{path}m.room.member/t3", json={**soon, **member, "state_key": ALICE})
+
+    time.sleep(0.01)
+    app.homeserver.delayed_events.send_due()
+
+    ids = [it.get_json()["delay_id"] for it in (sent, left)]
+    found = [visitor.get(f"/_matrix/client/v1/delayed_events/{it}").get_json() for it in ids]
+    assert all("event_id" in it for it in found)
+    assert refusal(kick) == (403, "M_GUEST_ACCESS_FORBIDDEN")
+    assert membership(alice, room_id, visitor.user_id) == {"membership": "leave"}

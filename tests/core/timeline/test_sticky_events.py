@@ -260,6 +260,7 @@ def test_a_server_that_comes_into_the_room_is_sent_what_is_sticky(
     b.join(room_id, "carol")
 
     wait_until(lambda: any(it["type"] == MEMBER for it in b.pdus))
+    app.homeserver.sender.stop()
     found = [it for it in b.pdus if it["type"] == MEMBER]
     assert [it[KEY] for it in found] == [{"duration_ms": 600_000}]
     assert found[0]["origin_server_ts"] == sent_ts
