@@ -126,12 +126,27 @@ def test_an_invite_has_stripped_state_and_is_found_by_is_invited(
 
     entry = invited["rooms"][room_id]
     assert entry["membership"] == "invite"
-    assert "invite_state" not in entry
+    assert {"invite_state", "name", "timeline"}.isdisjoint(entry)
     assert {"type": "m.room.name", "content": {"name": "Party"}} in [
         {name: event[name] for name in ("type", "content")} for event in entry["stripped_state"]
     ]
     assert list(invited["rooms"]) == [room_id]
     assert room_id not in others["rooms"]
+
+
+def test_a_rejected_invite_has_the_leave_as_stripped_state(login: Login, room: MakeRoom) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, invite=[bob.user_id])
+    pos, other = ask(bob, conn_id="v4")["pos"], sliding.ask(bob)["pos"]
+    bob.post(f"rooms/{quote(room_id)}/leave")
+
+    entry = ask(bob, conn_id="v4", pos=pos)["rooms"][room_id]
+    deployed = sliding.ask(bob, other)["rooms"][room_id]
+
+    assert entry.keys() == {"membership", "bump_stamp", "stripped_state"}
+    assert [it["content"]["membership"] for it in entry["stripped_state"]] == ["leave"]
+    assert "invite_state" not in deployed
+    assert [it["content"]["membership"] for it in deployed["required_state"]] == ["leave"]
 
 
 def test_a_longer_timeline_is_marked_as_expanded(login: Login, room: MakeRoom) -> None:

@@ -15,6 +15,7 @@ import orjson
 from homebody import errors
 from homebody.core.events import state
 from homebody.core.sliding_sync import requests
+from homebody.core.sliding_sync.not_joined import GONE
 from homebody.core.sliding_sync.requests import (
     ALL_BUT_MEMBERS,
     ANY,
@@ -138,6 +139,8 @@ _NAMES: Final = {
 def room(entry: Json, _room_id: str, _windows: Mapping[str, Set[str]]) -> Json:
     """Return the entry of a room under the names of this dialect, without what it doesn't have."""
     found = {_NAMES.get(name, name): value for name, value in entry.items()}
+    if entry.get("membership") in GONE:  # clients take a room with it for an invite
+        found.pop("invite_state", None)
     if "required_state" in found:  # without stubs of deleted state
         found["required_state"] = [
             event for event in found["required_state"] if isinstance(event, orjson.Fragment)

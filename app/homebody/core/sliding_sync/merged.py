@@ -17,7 +17,8 @@ first three are made here and in deployed.py:
     | the filter `is_invited`                | `is_invite`, and `room_name_like`         |
     | names of lists are opaque identifiers  | have up to 255 characters                 |
     | 100 subscriptions                      | 1,000                                     |
-    | `stripped_state`                       | `invite_state`                            |
+    | `stripped_state`, also of an invite    | `invite_state`, `name` and `avatar`; a    |
+    | that was rejected                      | rejected invite has `required_state`      |
     | `expanded_timeline`                    | `unstable_expanded_timeline`              |
     | `lists` of each room                   | nothing                                   |
 
@@ -57,6 +58,8 @@ from homebody.spec.events import Json, StateKey
 
 MAX_SUBSCRIPTIONS: Final = 100
 """As in the proposal."""
+_OF_JOINED: Final = {"name", "avatar", "required_state", "timeline", "prev_batch", "limited"}
+"""Fields of rooms that the user is or was in; others have `stripped_state` in their place."""
 _OPAQUE_IDENTIFIER: Final = re.compile(r"[0-9A-Za-z._~-]{1,255}")
 
 
@@ -183,4 +186,7 @@ def _patterns(elements: Iterable[Element], *, is_lazy: bool) -> Iterable[StateKe
 def room(entry: Json, room_id: str, windows: Mapping[str, Set[str]]) -> Json:
     """Return the entry of a room with the names of the lists that it is in."""
     names = [name for name, room_ids in windows.items() if room_id in room_ids]
-    return {**entry, "lists": names} if names else entry
+    found = {**entry, "lists": names} if names else entry
+    if "stripped_state" in found:
+        return {name: value for name, value in found.items() if name not in _OF_JOINED}
+    return found

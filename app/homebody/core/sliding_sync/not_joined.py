@@ -78,7 +78,10 @@ def left(
     span.history = visibility.history(tx, requester.user_id, room_id)
     if before.membership == "join" or before.stale_since is not None:
         spans.fill(tx, requester.user_id, [span], RoomEventFilter(limit=before.config.limit))
-    return _gone(tx, requester, span, entry, [entry.number])
+    shown = _gone(tx, requester, span, entry, [entry.number])
+    if before.membership != "join" and before.stale_since is None and entry.event is not None:
+        shown["stripped_state"] = [client_events.stripped(entry.event.pdu)]  # of a rejected invite
+    return shown
 
 
 def _kicked(
