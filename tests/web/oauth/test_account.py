@@ -46,10 +46,20 @@ def test_all_actions_are_announced(browser: FlaskClient, client: FlaskClient) ->
     found = client.get("/_matrix/client/v1/auth_metadata").get_json()
 
     page = found["account_management_uri"].removeprefix("http://localhost:8008")
-    for action in found["account_management_actions_supported"]:
+    for action in found["org.matrix.msc4191.account_management_actions_supported"]:
         answer = browser.get(page, query_string={"action": action, "device_id": "x"})
         assert answer.headers["Location"] != ACCOUNT, action
         assert browser.get(answer.headers["Location"]).status_code in {200, 404}, action
+
+
+def test_the_specification_knows_the_actions(client: FlaskClient) -> None:
+    found = client.get("/_matrix/client/v1/auth_metadata").get_json()
+
+    assert set(found["account_management_actions_supported"]) == {
+        *("org.matrix.profile", "org.matrix.devices_list", "org.matrix.device_view"),
+        *("org.matrix.device_delete", "org.matrix.account_deactivate"),
+        "org.matrix.cross_signing_reset",
+    }
 
 
 def test_a_device_is_shown_with_its_client_and_logged_out(

@@ -17,18 +17,21 @@ PREFIX: Final = "/_homebody/oauth/"
 """The path of the endpoints, and of the pages for users."""
 ACCOUNT: Final = f"{PREFIX}account"
 DEVICE: Final = f"{PREFIX}device"
-ACTIONS: Final = {
+_STABLE: Final = {
     "org.matrix.profile": "profile",
     "org.matrix.devices_list": "devices_list",
     "org.matrix.device_view": "device_view",
     "org.matrix.device_delete": "device_delete",
     "org.matrix.account_deactivate": "account_deactivate",
     "org.matrix.cross_signing_reset": "cross_signing_reset",
-    # what clients from before MSC4191 was accepted call them
+}
+_UNSTABLE: Final = {
     "org.matrix.sessions_list": "devices_list",
     "org.matrix.session_view": "device_view",
     "org.matrix.session_end": "device_delete",
 }
+"""What clients from before MSC4191 was accepted call some of them."""
+ACTIONS: Final = _STABLE | _UNSTABLE
 """The actions of the account's pages, and what they mean."""
 
 
@@ -42,7 +45,7 @@ def of_server(config: Config) -> Json:
     """Return the metadata, as in RFC 8414. Raises M_UNRECOGNIZED where the API is switched off."""
     check_on(config)
     base = config.public_url.rstrip("/")
-    account, actions = account_uri(config), list(ACTIONS)
+    account = account_uri(config)
     registers = ["create"] if config.registration != "closed" else []
     return {
         "issuer": f"{base}/",
@@ -59,10 +62,9 @@ def of_server(config: Config) -> Json:
         "revocation_endpoint_auth_methods_supported": ["none"],
         "prompt_values_supported": registers,
         "account_management_uri": account,
-        "account_management_actions_supported": actions,
-        # matrix-rust-sdk and Element Web read both spellings
+        "account_management_actions_supported": list(_STABLE),
         "org.matrix.msc4191.account_management_uri": account,
-        "org.matrix.msc4191.account_management_actions_supported": actions,
+        "org.matrix.msc4191.account_management_actions_supported": list(ACTIONS),
     }
 
 
