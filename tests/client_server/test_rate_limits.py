@@ -489,7 +489,7 @@ def test_all_changes_of_an_account_count_together_from_whatever_device(limited: 
     session = client.post(f"{V3}login", json=wish).get_json()
     other = Person(client, alice.user_id, session["access_token"], session["device_id"])
 
-    first = alice.put(f"user/{alice.user_id}/account_data/org.example.a", json={})
+    first = alice.put(f"user/{alice.user_id}/account_data/org.example.a", json={"a": 1})
     second = other.put(f"user/{alice.user_id}/rooms/{room_id}/tags/u.work", json={})
     third = other.put(f"devices/{alice.device_id}", json={"display_name": "desk"})
     reading = alice.get(f"user/{alice.user_id}/account_data/org.example.a")
