@@ -83,7 +83,7 @@ class References:
     def renew(self, tx: Reader) -> None:
         """Add the references that have come since.
 
-        A state event that comes back without being sent again, by state resolution, is none.
+        A state event that comes back without being sent again, by state resolution, does not count.
         """
         position, number = tx.position, _last_number(tx)
         for statement in (_NEW_PROFILES, _NEW_ACCOUNT_DATA):
