@@ -22,7 +22,7 @@ from homebody.doctor.examination import Examination, Options
 from homebody.doctor.findings import Finding
 from homebody.web import Application
 from tests.conftest import Login
-from tests.helpers import mail_server, server
+from tests.helpers import mail_server, openid_provider, server
 from tests.helpers.scripted_server import Response, ScriptedServer
 
 Examine = Callable[..., Examination]
@@ -70,8 +70,24 @@ def test_what_is_not_set_is_skipped(examine: Examine) -> None:
     ex = examine()
 
     found = [only(services.smtp(ex)), only(services.turn(ex)), only(services.push_gateways(ex))]
+    found.append(only(services.login_providers(ex)))
 
     assert {it.severity for it in found} == {"skipped"}
+
+
+def test_a_login_provider_has_to_answer_and_to_be_the_one_that_is_meant(examine: Examine) -> None:
+    with openid_provider.running() as provider:
+        ex = examine(oidc_providers=provider.settings())
+        good = only(services.login_providers(ex))
+        provider.metadata = {"issuer": f"{provider.issuer}/"}
+        another = only(services.login_providers(ex))
+        provider.metadata, provider.keys = {}, []
+        without_keys = only(services.login_providers(ex))
+    away = only(services.login_providers(ex))
+
+    found = [good, another, without_keys, away]
+    assert [it.severity for it in found] == ["ok", "broken", "broken", "broken"]
+    assert "another issuer" in another.seen
 
 
 @contextmanager

@@ -385,6 +385,10 @@ ADVICE: Final[Mapping[str, Advice]] = {
         {TOML: 'turn_uris = ["turn:turn.@server_name@?transport=udp"]\nturn_shared_secret = "…"'},
     ),
     "push-gateway": Advice("Users with these apps get no notifications."),
+    "login-provider": Advice(
+        "Users can't log in with their accounts there.",
+        {TOML: '[[oidc_providers]]\nissuer = "…"    # exactly as the provider calls itself'},
+    ),
     "livekit": Advice("Group calls fail."),
     "livekit-announced": Advice(
         "Clients that read the file find no group calls; a proxy with a file of its own has to add"

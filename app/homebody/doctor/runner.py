@@ -36,6 +36,7 @@ CHECKS: Final[dict[str, Check]] = {
     "smtp": services.smtp,
     "turn": services.turn,
     "push-gateway": services.push_gateways,
+    "login-provider": services.login_providers,
 }
 """By the id for an error of the check itself."""
 

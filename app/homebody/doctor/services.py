@@ -1,4 +1,4 @@
-"""Other services that the server needs: mail, TURN, push gateways."""
+"""Other services that the server needs: mail, TURN, push gateways, login providers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from homebody.doctor import clients, stun
 from homebody.doctor.examination import Examination
 from homebody.doctor.fetching import RESPONSE_S, UnreachableError
 from homebody.doctor.findings import Finding
-from homebody.outside import RemoteError, mail
+from homebody.outside import RemoteError, mail, openid_provider
 from homebody.outside.client import Client
 from homebody.outside.mail import MailError
 from homebody.storage import migrations
@@ -73,6 +73,24 @@ def push_gateways(ex: Examination) -> Iterator[Finding]:
         difference = clients.clock_difference(answer.headers)
         if difference is not None:
             yield clients.clock_finding(ex, difference, urlsplit(url).hostname or "")
+
+
+def login_providers(ex: Examination) -> Iterator[Finding]:
+    """Check that the providers at which users log in answer, and call themselves as we do."""
+    if not ex.config.oidc_providers:
+        yield ex.report.skipped("login-provider", "no login provider is set")
+    client = Client(ex.config)
+    for provider in ex.config.oidc_providers:
+        try:
+            metadata = openid_provider.discover(client, provider.issuer)
+            found = openid_provider.keys(client, metadata)
+        except RemoteError as error:
+            yield ex.report.broken("login-provider", f"{provider.id}: {error}")
+            continue
+        if not found:
+            yield ex.report.broken("login-provider", f"{provider.id}: it has no keys")
+            continue
+        yield ex.report.ok("login-provider", f"{provider.id}: {provider.issuer} answers")
 
 
 def _gateways(ex: Examination) -> Iterator[str]:

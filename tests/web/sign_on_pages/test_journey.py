@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from joserfc.jwk import RSAKey
 from werkzeug.test import TestResponse
 
-from homebody.core.sign_on import attempts
+from homebody.core.sign_on import attempts, providers
 from homebody.outside import openid_provider as calls
 from homebody.web import Application
 from tests.conftest import MakeApp
@@ -271,13 +271,17 @@ def test_a_provider_that_fails_lets_nobody_in(
 
 
 def test_a_provider_that_is_down_can_be_used_again_when_it_is_up(
-    browser: FlaskClient, provider: Provider
+    browser: FlaskClient, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(providers, "FAILED_FOR_S", 0.2)
     provider.server.fail(CONFIGURATION, times=1)
 
-    down, up = browser.get(START), browser.get(START)
+    down, at_once = browser.get(START), browser.get(START)
+    time.sleep(0.2)
+    up = browser.get(START)
 
-    assert (down.status_code, up.status_code) == (502, 302)
+    assert [it.status_code for it in (down, at_once, up)] == [502, 502, 302]
+    assert len(provider.server.received(CONFIGURATION)) == 2
 
 
 def test_a_provider_that_never_responds_is_not_waited_for(

@@ -12,9 +12,10 @@ import logging
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
 from homebody import errors
@@ -29,11 +30,15 @@ from homebody.outside.openid_provider import Metadata
 LOG = logging.getLogger(__name__)
 
 KEPT_S: Final = 3600.0
+FAILED_FOR_S: Final = 5.0
+"""How long a provider that has failed is not asked again: else all who wait for it would wait for
+its timeout, one after another."""
 RENEWED_AFTER_S: Final = 30.0
 """How old the kept keys are at least when a token with an unknown key has them fetched again."""
 MAX_TOKEN_IDS: Final = 10_000
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Providers:
         self._secrets = {it.id: _secret_of(it) for it in config.oidc_providers}
         self._metadata = Expiring[str, Metadata](100)
         self._keys = Expiring[str, tuple[float, list[Json]]](100)
+        self._failures = Expiring[str, RemoteError](200)
         self._used = Expiring[str, bool](MAX_TOKEN_IDS)
         self._locks = defaultdict[str, threading.Lock](threading.Lock)
 
@@ -188,7 +194,10 @@ class Providers:
         with self._locks[provider.id]:
             found = self._metadata.get(provider.id)
             if found is None:
-                found = openid_provider.discover(self._client, provider.issuer)
+                found = self._fetched(
+                    f"metadata {provider.id}",
+                    lambda: openid_provider.discover(self._client, provider.issuer),
+                )
                 self._metadata.put(provider.id, found, KEPT_S)
             return found
 
@@ -199,10 +208,23 @@ class Providers:
         with self._locks[provider.id]:
             kept = self._keys.get(provider.id)
             if kept is None or time.monotonic() - kept[0] > older_than_s:
-                fetched = openid_provider.keys(self._client, metadata)
+                fetched = self._fetched(
+                    f"keys {provider.id}", lambda: openid_provider.keys(self._client, metadata)
+                )
                 kept = (time.monotonic(), fetched)
                 self._keys.put(provider.id, kept, KEPT_S)
             return kept[1]
+
+    def _fetched(self, what: str, fetch: Callable[[], T]) -> T:
+        """Return what is fetched, unless that has just failed. Raises RemoteError."""
+        failure = self._failures.get(what)
+        if failure is not None:
+            raise RemoteError(failure.kind, str(failure))
+        try:
+            return fetch()
+        except RemoteError as problem:
+            self._failures.put(what, problem, FAILED_FOR_S)
+            raise
 
 
 def _identity(provider: OidcProvider, claims: Json) -> Identity:
