@@ -81,6 +81,9 @@ class DelayedEvents:
         except (MatrixError, OSError) as problem:  # such as a full disk
             LOG.warning("delayed events have to wait: %s", problem)
             next_ts = self._timers.now_ms() + _MS_AFTER_A_FAULT
+        except Exception:
+            LOG.exception("delayed events have to wait")  # else no other event would be sent
+            next_ts = self._timers.now_ms() + _MS_AFTER_A_FAULT
         if next_ts is not None:
             self.note(next_ts)
 
@@ -153,6 +156,10 @@ class DelayedEvents:
             self._asking.discard(delay_id)
             if problem.status < 500:
                 self._give_up(delay_id, problem)
-                return
-            LOG.warning("a delayed event has to wait: %s", problem)
+            else:
+                LOG.warning("a delayed event has to wait: %s", problem)
+        except Exception:
+            self._asking.discard(delay_id)
+            LOG.exception("a delayed event has to wait")
+        finally:  # if it is still there, it is tried again
             self.note(self._timers.now_ms() + _MS_AFTER_A_FAULT)

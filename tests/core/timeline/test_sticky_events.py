@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -20,8 +21,8 @@ PARAMETER = "org.matrix.msc4354.sticky_duration_ms"
 KEY = "msc4354_sticky"
 TTL = "msc4354_sticky_duration_ttl_ms"
 MEMBER = "org.matrix.msc4143.rtc.member"
-FEW = {"filter": json.dumps({"room": {"timeline": {"limit": 1}}})}
-NO_MEMBERS = {"filter": json.dumps({"room": {"timeline": {"not_types": [MEMBER]}}})}
+FEW: Json = {"filter": json.dumps({"room": {"timeline": {"limit": 1}}})}
+NO_MEMBERS: Json = {"filter": json.dumps({"room": {"timeline": {"not_types": [MEMBER]}}})}
 
 
 def stick(person: Person, room_id: str, txn_id: str = "t", duration: int = 600_000) -> str:
@@ -142,7 +143,7 @@ def test_a_redacted_one_and_those_of_ignored_users_are_not_delivered(
 ) -> None:
     alice, bob, eve = login("alice"), login("bob"), login("eve")
     room_id = room(alice, bob, eve)
-    ignored = {"ignored_users": {eve.user_id: {}}}
+    ignored: Json = {"ignored_users": {eve.user_id: {}}}
     bob.put(f"user/{bob.user_id}/account_data/m.ignored_user_list", json=ignored)
     since = bob.sync()["next_batch"]
     redacted, kept = stick(alice, room_id, "t1"), stick(alice, room_id, "t2")
@@ -219,19 +220,18 @@ def test_sticky_events_of_other_servers_are_delivered_whatever_their_clock_says(
     there = b.join(room_id, "carol")
     since = alice.sync()["next_batch"]
     now = int(time.time() * 1000)
+    marks: list[tuple[int, Any]] = [
+        (now, {"duration_ms": 600_000}),
+        (now + 60_000, {"duration_ms": 10**12}),
+        (now - 700_000, {"duration_ms": 600_000}),
+        (now, {"duration_ms": -5}),
+        (now, {"duration_ms": True}),
+        (now, {"duration_ms": "600000"}),
+        (now, 600_000),
+    ]
     sticky = [
-        there.event(MEMBER, {"n": n}, sender="carol", origin_server_ts=ts, **{KEY: value})
-        for n, (ts, value) in enumerate(
-            [
-                (now, {"duration_ms": 600_000}),
-                (now + 60_000, {"duration_ms": 10**12}),
-                (now - 700_000, {"duration_ms": 600_000}),
-                (now, {"duration_ms": -5}),
-                (now, {"duration_ms": True}),
-                (now, {"duration_ms": "600000"}),
-                (now, 600_000),
-            ]
-        )
+        there.event(MEMBER, {"n": n}, sender="carol", origin_server_ts=ts, msc4354_sticky=mark)
+        for n, (ts, mark) in enumerate(marks)
     ]
     assert not any(b.send(*sticky).values())
     for _ in range(2):

@@ -34,7 +34,7 @@ def load(
     events: list[ClientEvent] = []
     for room_id, numbers in by_room.items():
         in_timeline = _ids(shown.get(room_id, {}).get("timeline", ()))
-        loaded = client_events.load(tx, numbers)
+        loaded = client_events.hide(tx, requester.user_id, client_events.load(tx, numbers))
         events += [it for it in loaded if it.event_id not in in_timeline]
     events.sort(key=lambda it: it.position)
     if not by_room:

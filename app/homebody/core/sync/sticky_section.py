@@ -21,8 +21,12 @@ def load(
     """
     shown = {event.number for span in joined for event in span.timeline}
     found = sticky_events.since(tx, user_id, mine.joined, mine.newly_joined, since)
-    return {
-        room_id: events
+    missing = {
+        room_id: client_events.load(tx, [it for it in numbers if it not in shown])
         for room_id, numbers in found.items()
-        if (events := client_events.load(tx, [it for it in numbers if it not in shown]))
+    }
+    return {
+        room_id: client_events.hide(tx, user_id, events)
+        for room_id, events in missing.items()
+        if events
     }

@@ -30,10 +30,12 @@ ALL: Final = ""
 
 _EXPIRE = delete(StickyEvent).where(StickyEvent.until_ts <= bindparam("now_ms"))
 _UNTIL = select(func.max(StickyEvent.until_ts))
+_IS_SHOWN = (StoredEvent.redacted_by.is_(None), StoredEvent.position.is_not(None))
+"""Not redacted, nor rejected since."""
 _SINCE = (
     select(StickyEvent.room_id, StickyEvent.number, StickyEvent.position, StickyEvent.sender)
     .join(StoredEvent, StoredEvent.number == StickyEvent.number)
-    .where(StickyEvent.until_ts > bindparam("now_ms"), StoredEvent.redacted_by.is_(None))
+    .where(StickyEvent.until_ts > bindparam("now_ms"), *_IS_SHOWN)
     .order_by(StickyEvent.position)
 )
 _OF_ROOM = (
@@ -42,7 +44,7 @@ _OF_ROOM = (
     .where(
         StickyEvent.room_id == bindparam("room_id"),
         StickyEvent.until_ts > bindparam("now_ms"),
-        StoredEvent.redacted_by.is_(None),
+        *_IS_SHOWN,
     )
     .order_by(StickyEvent.position)
 )
