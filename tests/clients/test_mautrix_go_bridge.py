@@ -1,0 +1,35 @@
+"""A bridge with mautrix in Go that encrypts: tests/clients/go/bridge.go says what it does."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import bridge
+from tests.helpers.server import free_port, start
+
+PROGRAM = Path(__file__).with_name("go") / "bridge"
+SECONDS = 120
+
+
+@pytest.mark.skipif(not PROGRAM.exists(), reason="tests/clients/install builds it if there is Go")
+def test_a_bridge_encrypts_notices_devices_and_does_not_run_out_of_keys(tmp_path: Path) -> None:
+    port = free_port()
+    told = bridge.registration(
+        f"http://127.0.0.1:{port}", receive_ephemeral=True, **{"org.matrix.msc3202": True}
+    )
+    server = start(tmp_path, appservices=f'["{bridge.write(tmp_path, told)}"]')
+    command = [str(PROGRAM), server.url, str(port), bridge.AS_TOKEN, bridge.HS_TOKEN]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    finally:
+        server.stop()
+
+    assert done.stdout.splitlines() == [
+        "the bridge reads and writes",
+        "the bridge notices a new device",
+        "the bridge has keys again",
+    ], done.stdout + done.stderr
+    assert done.returncode == 0
