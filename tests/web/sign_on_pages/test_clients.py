@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 from homebody.core.accounts import login_tokens
 from homebody.web import Application
 from homebody.web.sign_on_pages.clients import with_token
-from tests.conftest import Login, MakeApp
+from tests.conftest import PASSWORD, Login, MakeApp
 from tests.helpers.openid_provider import Provider, visit
 from tests.helpers.pages import field, log_in
 from tests.web.test_pages import visible
@@ -87,6 +87,38 @@ def test_without_providers_the_user_logs_in_by_password(make_app: MakeApp, login
     assert to_login.headers["Location"].startswith("/_homebody/login?next=")
     assert "@alice:localhost" in visible(page)
     assert token_login(browser, answer.headers["Location"]).status_code == 200
+
+
+def test_a_new_user_registers_for_a_client(make_app: MakeApp) -> None:
+    browser = make_app().test_client()
+    query = f"redirectUrl={quote(CLIENT, safe='')}&action=register"
+
+    leaving = browser.get(f"{REDIRECT}?{query}")
+    page = browser.get(leaving.headers["Location"])
+    form = {"name": "maria", "password": PASSWORD, "again": PASSWORD}
+    made = browser.post(leaving.headers["Location"], data={"csrf_token": field(page), **form})
+    answer = agree(browser, browser.get(made.headers["Location"]))
+
+    assert "Create an account" in visible(page)
+    session = token_login(browser, answer.headers["Location"]).get_json()
+    assert session["user_id"] == "@maria:localhost"
+
+
+@pytest.mark.parametrize("action", ["login", "register", "x"])
+def test_where_registration_is_closed_users_can_only_log_in(make_app: MakeApp, action: str) -> None:
+    browser = make_app(registration="closed").test_client()
+
+    leaving = browser.get(REDIRECT, query_string={"redirectUrl": CLIENT, "action": action})
+
+    assert leaving.headers["Location"].startswith("/_homebody/sign-on/client?")
+
+
+def test_the_registration_leads_to_no_other_kind_of_url(make_app: MakeApp) -> None:
+    browser = make_app().test_client()
+
+    answer = browser.get("/_homebody/oauth/register?redirectUrl=javascript:alert(1)")
+
+    assert answer.status_code == 400
 
 
 def test_the_login_page_leads_back_to_the_client(browser: FlaskClient, provider: Provider) -> None:

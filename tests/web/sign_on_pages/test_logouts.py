@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 from homebody.web import Application
 from tests.conftest import MakeApp
 from tests.helpers import openid_provider
+from tests.helpers.oauth import App, decide, returned, whoami
 from tests.helpers.openid_provider import Provider, visit
 from tests.helpers.pages import field, log_in
 from tests.web.sign_on_pages.test_accounts import ACCOUNT, register, who
@@ -75,6 +76,25 @@ def test_a_logout_at_the_provider_ends_browsers_and_clients(
     assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "no-store")
     assert who(browser) is None
     assert person.get("account/whoami").status_code == 401
+
+
+def test_a_logout_at_the_provider_ends_clients_that_use_oauth(
+    browser: FlaskClient, provider: Provider, app: Application
+) -> None:
+    example = App(app.test_client())
+    to_login = browser.get(example.url())
+    page = browser.get(to_login.headers["Location"])
+    link = page.get_data(as_text=True).partition('href="/_homebody/sign-on/start')[2]
+    start = f"/_homebody/sign-on/start{link.partition(chr(34))[0]}".replace("&amp;", "&")
+    entered = visit(browser, provider, start)
+    code = returned(decide(browser, entered.headers["Location"], "allow"))["code"]
+    token = example.exchange(code).get_json()["access_token"]
+    before = whoami(example.client, token)
+
+    end(browser, provider.logout_token(sub="1234"))
+
+    assert before.get_json()["user_id"] == "@1234:localhost"
+    assert whoami(example.client, token).status_code == 401
 
 
 def test_the_end_of_one_session_leaves_the_others(

@@ -25,6 +25,7 @@ from homebody.errors import MatrixError
 from homebody.web import browser_sessions, pages
 from homebody.web.browser_sessions import for_everyone, see_other
 from homebody.web.oauth.authorization import AUTHORIZE, find_target, parameters
+from homebody.web.sign_on_pages import clients as single_sign_on
 
 bp = Blueprint("oauth_registration", __name__)
 
@@ -53,7 +54,7 @@ class Form:
 @for_everyone
 def show_registration() -> Response:
     """Return the page on which a new user chooses a name and a password."""
-    find_target()
+    _following()
     return _page(Form())
 
 
@@ -61,7 +62,7 @@ def show_registration() -> Response:
 @for_everyone
 def register() -> Response:
     """Register the account, and go on with what the client has asked for."""
-    find_target()
+    _following()
     flow = registration.flows(homeserver.server.config)[0]
     authentication.rate_limits().check("rc_registration", address_key())
     form = Form(request.form.get("name", "").strip(), request.form.get("password", ""))
@@ -82,7 +83,7 @@ def register() -> Response:
         form.problems[_FIELD_OF[error.errcode]] = f"{error.message}."
         return _page(form)
     newcomers.join_rooms(homeserver.database, user_id)
-    return browser_sessions.with_session(see_other(_authorize()), session)
+    return browser_sessions.with_session(see_other(_following()), session)
 
 
 def _check(form: Form) -> None:
@@ -113,12 +114,18 @@ def _page(form: Form) -> Response:
         400 if form.problems else 200,
         form=form,
         config=config,
-        authorize=_authorize(),
-        sign_on=browser_sessions.sign_on_links(_authorize()),
+        authorize=_following(),
+        sign_on=browser_sessions.sign_on_links(_following()),
     )
 
 
-def _authorize() -> str:
-    """Return the page that lets the client in, which is next."""
+def _following() -> str:
+    """Return the page that lets the client in, which is next.
+
+    Raises M_INVALID_PARAM if it is not sure which client that is.
+    """
+    if "redirectUrl" in request.args:
+        return single_sign_on.page_of(single_sign_on.redirect_url())
+    find_target()
     rest = {name: values for name, values in parameters().items() if name != "prompt"}
     return f"{AUTHORIZE}?{urlencode(rest, doseq=True)}"

@@ -28,6 +28,8 @@ bp = Blueprint("sign_on_clients", __name__)
 bp_v3 = Blueprint("sign_on_clients_v3", __name__, url_prefix="/_matrix/client/v3")
 
 CLIENT: Final = f"{PREFIX}/client"
+REGISTER: Final = f"{browser_sessions.PREFIX}oauth/register"
+"""The page on which new users register; it also knows clients that don't use OAuth 2.0."""
 FRESH_MS: Final = 5 * 60_000
 """How old a session may be for a trusted client to need no question: else a user could not choose
 another account."""
@@ -41,11 +43,15 @@ _NOT_CLIENTS: Final = {"about", "blob", "data", "file", "filesystem", "javascrip
 @bp_v3.get("/login/sso/redirect", endpoint="redirect_to_sso")
 @for_everyone
 def redirect_to_sso() -> Response:
-    """Lead the browser to our login page, where all ways to log in are.
+    """Lead the browser to our login page, where all ways to log in are, or to the registration.
 
     Spec: client-server-api#get_matrixclientv3loginssoredirect
     """
-    return journey.redirect(_page_of(_redirect_url()))
+    url = redirect_url()
+    is_open = homeserver.server.config.registration != "closed"
+    if request.args.get("action") == "register" and is_open:
+        return journey.redirect(f"{REGISTER}?redirectUrl={quote(url, safe='')}")
+    return journey.redirect(page_of(url))
 
 
 @bp_v3.get("/login/sso/redirect/<idp_id>", endpoint="redirect_to_idp")
@@ -55,14 +61,14 @@ def redirect_to_idp(idp_id: str) -> Response:
 
     Spec: client-server-api#get_matrixclientv3loginssoredirectidpid
     """
-    return journey.leave(idp_id, "login", _page_of(_redirect_url()))
+    return journey.leave(idp_id, "login", page_of(redirect_url()))
 
 
 @bp.get("/client")
 @signed_in(suspended=True)
 def ask() -> Response:
     """Ask the user who is logged in whether to continue to the client."""
-    url = _redirect_url()
+    url = redirect_url()
     is_fresh = time.time_ns() // 1_000_000 - session().created_ts < FRESH_MS
     if is_fresh and _is_trusted(url):
         return _continue_to(url)
@@ -81,21 +87,21 @@ def ask() -> Response:
 @signed_in(suspended=True)
 def agree() -> Response:
     """Continue to the client, with a login token."""
-    return _continue_to(_redirect_url())
+    return _continue_to(redirect_url())
 
 
 @bp.post("/switch")
 @signed_in(suspended=True)
 def switch() -> Response:
     """End the session, so that the user can log in with another account."""
-    wanted = _page_of(_redirect_url())
+    wanted = page_of(redirect_url())
     with homeserver.database.write() as tx:
         sessions.end(tx, session())
     login = f"{browser_sessions.LOGIN}?next={quote(wanted, safe='')}"
     return browser_sessions.forget(browser_sessions.see_other(login))
 
 
-def _redirect_url() -> str:
+def redirect_url() -> str:
     """Return the URL of the client. Raises M_MISSING_PARAM, M_INVALID_PARAM."""
     url = request.values.get("redirectUrl", "")
     if not url:
@@ -114,7 +120,7 @@ def _redirect_url() -> str:
     return url
 
 
-def _page_of(url: str) -> str:
+def page_of(url: str) -> str:
     """Return the path of our page that asks whether to continue to a client."""
     return f"{CLIENT}?redirectUrl={quote(url, safe='')}"
 
