@@ -853,6 +853,12 @@ CREATE INDEX ix_remote_media_sha256 ON remote_media (sha256);
 
 CREATE INDEX ix_account_data_position ON account_data (position);
 
+CREATE TABLE removed_rooms (
+	room_id TEXT NOT NULL, 
+	number INTEGER, 
+	CONSTRAINT pk_removed_rooms PRIMARY KEY (room_id)
+);
+
 CREATE TABLE sign_on_attempts (
 	state_hash BLOB NOT NULL, 
 	browser_hash BLOB NOT NULL, 

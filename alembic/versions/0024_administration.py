@@ -146,6 +146,12 @@ def upgrade() -> None:
     op.create_index(op.f("ix_remote_media_sha256"), "remote_media", ["sha256"])
     op.create_index(op.f("ix_account_data_position"), "account_data", ["position"])
 
+    op.create_table(
+        "removed_rooms",
+        sa.Column("room_id", sa.Text(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("room_id", name=op.f("pk_removed_rooms")),
+    )
     op.add_column("forgotten_rooms", sa.Column("forgotten_ts", sa.Integer(), nullable=True))
 
     op.add_column("reports", sa.Column("score", sa.Integer(), nullable=True))
@@ -155,6 +161,7 @@ def downgrade() -> None:
     op.drop_column("reports", "score")
 
     op.drop_column("forgotten_rooms", "forgotten_ts")
+    op.drop_table("removed_rooms")
 
     op.drop_index(op.f("ix_account_data_position"), "account_data")
     op.drop_index(op.f("ix_remote_media_sha256"), "remote_media")

@@ -24,7 +24,7 @@ from homebody.storage import backup_folder
 
 LOG = logging.getLogger(__name__)
 
-COMMAND: Final = (sys.executable, "-P", "-m", "homebody", "backup", "run")
+COMMAND: Final = (sys.executable, "-P", "-m", "homebody.server.unhurried", "backup", "run")
 SECONDS_AFTER_THE_START: Final = 10.0
 SECONDS_AFTER_A_FAILURE: Final = 600.0
 _MOST_SECONDS_BETWEEN_LOOKS: Final = 60.0

@@ -26,6 +26,7 @@ from homebody.core.administration import (
 from homebody.core.federation import remote_media
 from homebody.core.media import deletion
 from homebody.core.media.last_used import LastUsed
+from homebody.core.rooms import purge
 from homebody.core.sliding_sync import kept_states
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.tasks import Task
@@ -202,6 +203,8 @@ def _audit_log(db: Database, step: Step) -> None:
 
 
 def _rooms(db: Database, step: Step) -> None:
+    if count := purge.finish(db, step):
+        LOG.info("upkeep: finished the deletion of %d rooms", count)
     abandoned_rooms.sweep(db, step)
 
 

@@ -36,6 +36,14 @@ class Room(Base):
     )
 
 
+class RemovedRoom(Base):
+    """A room that is gone, while its rows are being deleted. Written by core/rooms/purge.py."""
+
+    __tablename__ = "removed_rooms"
+    room_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int | None]  # of the room; no other may have it until then
+
+
 class ForgottenRoom(Base):
     """A room that a user has left and forgotten. Written by core/rooms/membership.py."""
 

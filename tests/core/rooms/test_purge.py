@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,11 @@ from homebody import models
 from homebody.cli import main
 from homebody.core import incoming, joining, partial_rooms
 from homebody.core.events import search_index, stripped_state
+from homebody.core.events.state import RoomHead
 from homebody.core.joining import Join
 from homebody.core.partial_rooms import PartialRoom
 from homebody.core.rooms import purge
-from homebody.core.timeline import forks, gaps
+from homebody.core.timeline import forks, gaps, store
 from homebody.core.timeline.forks import Point
 from homebody.core.user_data import thread_subscriptions
 from homebody.errors import MatrixError
@@ -28,6 +30,7 @@ from homebody.models.rooms import Room
 from homebody.runtime import event_loop
 from homebody.web import Application
 from tests.conftest import Login, Person
+from tests.helpers import large_room as large_room_of
 from tests.helpers import live, server
 from tests.helpers.backups import homebody_apart
 from tests.helpers.rooms import act, everything, refusal
@@ -129,7 +132,7 @@ def test_nothing_is_left_of_a_purged_room_in_any_table(
 
     removed = purge.purge(app.homeserver.database, room_id, is_forced=True)
 
-    assert {name for name, count in before.items() if count == 0} == set()
+    assert {name for name, count in before.items() if count == 0} == {"removed_rooms"}
     assert left_of(app, room_id) == dict.fromkeys(before, 0)
     assert removed == len(positions) + 2  # two users left
     with app.homeserver.database.read() as tx:
@@ -290,32 +293,102 @@ def test_a_waiting_sync_hears_of_the_leave_before_the_room_is_gone(tmp_path: Pat
         running.stop()
 
 
-def test_an_interrupted_purge_can_be_asked_for_again(
-    app: Application, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alice = login("alice")
+def large_room(app: Application, alice: Person, room: MakeRoom) -> str:
+    """A room that alice has left, with some messages, and members of other servers."""
     room_id = room(alice)
     for number in range(3):
         alice.send(room_id, f"message {number}")
+    large_room_of.add_members(app, room_id, large_room_of.remote_users(30))
     act(alice, room_id, "leave")
-    monkeypatch.setattr(purge, "EVENTS_AT_ONCE", 4)
-    database = app.homeserver.database
-    breathe = event_loop.pause
+    return room_id
+
+
+class Death(Exception):  # noqa: N818 - what a kill is
+    """The process is killed between two writes."""
+
+
+def purge_until(
+    app: Application, room_id: str, step: int, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, int]:
+    """Begin to purge a room, and be killed after some writes; return what is left then."""
+    monkeypatch.setattr(purge, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(purge, "ROWS_AT_ONCE", 10)
+    pauses = itertools.count()
 
     def die() -> None:
-        raise KeyboardInterrupt
+        if next(pauses) == step:
+            raise Death
 
-    monkeypatch.setattr(event_loop, "pause", die)
-    with pytest.raises(KeyboardInterrupt):
-        purge.purge(database, room_id)
-    monkeypatch.setattr(event_loop, "pause", breathe)
-    halfway = left_of(app, room_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(event_loop, "pause", die)
+        with pytest.raises(Death):
+            purge.purge(app.homeserver.database, room_id)
+    app.homeserver.database.caches.clear(app.homeserver.database.writer.last_position)
+    return {name: count for name, count in left_of(app, room_id).items() if count}
+
+
+@pytest.mark.parametrize("step", [0, 1, 3, 4, 5, 6, 8])
+def test_an_interrupted_purge_can_be_asked_for_again(
+    app: Application, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    room_id = large_room(app, login("alice"), room)
+    database = app.homeserver.database
+
+    halfway = purge_until(app, room_id, step, monkeypatch)
     purge.purge(database, room_id)
 
-    assert {name for name, count in halfway.items() if count} == {"events"}
+    assert {"removed_rooms", "events"} <= halfway.keys()
+    rest = {"removed_rooms", "events", "state_intervals", "event_auth", "receipts"}
+    assert halfway.keys() <= rest
+    assert step > 1 or halfway["state_intervals"] >= 10, "not in one write"
     assert sum(left_of(app, room_id).values()) == 0
     with pytest.raises(MatrixError, match="There is no room"):
         purge.purge(database, room_id)
+
+
+def test_an_interrupted_purge_is_finished_by_the_upkeep(
+    app: Application, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_id = large_room(app, login("alice"), room)
+    purge_until(app, room_id, 1, monkeypatch)
+
+    assert purge.finish(app.homeserver.database) == 1
+
+    assert sum(left_of(app, room_id).values()) == 0
+    assert purge.finish(app.homeserver.database) == 0
+
+
+def test_while_a_room_is_being_deleted_it_is_not_there_and_no_other_gets_its_number(
+    app: Application, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = large_room(app, alice, room)
+    last_number = numbered(app)[room_id]
+    purge_until(app, room_id, 0, monkeypatch)
+
+    other = room(bob)
+    with (
+        pytest.raises(MatrixError, match="is being deleted") as refused,
+        app.homeserver.database.write() as tx,
+    ):
+        store.add_room(tx, room_id, RoomHead("11", [], 0))
+
+    assert refused.value.status == 503
+    assert numbered(app) == {other: last_number + 1}
+    assert bob.get("joined_rooms").get_json() == {"joined_rooms": [other]}
+    for path in ("state", "messages?dir=b", "members"):
+        assert alice.get(f"rooms/{quote(room_id)}/{path}").status_code in {403, 404}
+    purge.purge(app.homeserver.database, room_id)
+    assert len(bob.get(f"rooms/{quote(other)}/members").get_json()["chunk"]) == 1
+    with app.homeserver.database.write() as tx:
+        store.add_room(tx, room_id, RoomHead("11", [], 0))  # as a join does
+
+
+def numbered(app: Application) -> dict[str, int]:
+    with app.homeserver.database.read() as tx:
+        return {
+            row.room_id: row.number for row in tx.sql.execute(select(Room.room_id, Room.number))
+        }
 
 
 def test_the_list_shows_what_an_owner_wants_to_know(login: Login, room: MakeRoom, run: Run) -> None:

@@ -73,6 +73,16 @@ _PLACES = select(StoredEvent.position, StoredEvent.type, StoredEvent.state_key).
 )
 _IN_ROOMS = _VISIBLE.where(Receipt.room_id.in_(select(listed("room_ids").c.value)))
 
+_SOME = (
+    select(Receipt.user_id)
+    .where(Receipt.room_id == bindparam("room_id"))
+    .order_by(Receipt.user_id)
+    .limit(bindparam("count"))
+)
+_REMOVE_UPTO = delete(Receipt).where(
+    Receipt.room_id == bindparam("in_room"), Receipt.user_id <= bindparam("last")
+)
+
 
 def send(
     tx: Tx,
@@ -138,9 +148,15 @@ def in_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, J
     return _by_room(_permitted(tx, user_id, tx.sql.execute(_IN_ROOMS, params).all()))
 
 
-def remove_room(tx: Tx, room_id: str) -> None:
-    """Delete all receipts of a room; called by rooms/purge.py alone."""
-    tx.sql.execute(delete(Receipt).where(Receipt.room_id == room_id))
+def remove_some(tx: Tx, room_id: str, count: int) -> int:
+    """Delete about `count` receipts of a room that is gone; return how many there were.
+
+    Called by rooms/purge.py alone.
+    """
+    users = tx.sql.execute(_SOME, {"room_id": room_id, "count": count}).scalars().all()
+    if not users:
+        return 0
+    return tx.sql.execute(_REMOVE_UPTO, {"in_room": room_id, "last": users[-1]}).rowcount
 
 
 def _permitted(tx: Reader, user_id: str, found: Sequence[state.AnyRow]) -> list[state.AnyRow]:

@@ -55,7 +55,15 @@ _DESCENDING = (
 _REMOVE = delete(EventAuth).where(
     EventAuth.room_number == state.ROOM_NUMBER, EventAuth.number.in_(select(_NUMBERS.c.value))
 )
-_REMOVE_ROOM = delete(EventAuth).where(EventAuth.room_number == state.ROOM_NUMBER)
+_SOME = (
+    select(EventAuth.number)
+    .where(EventAuth.room_number == bindparam("room_number"))
+    .order_by(EventAuth.number)
+    .limit(bindparam("count"))
+)
+_REMOVE_UPTO = delete(EventAuth).where(
+    EventAuth.room_number == bindparam("of_room"), EventAuth.number <= bindparam("last")
+)
 
 
 def numbers_of(tx: Reader, event_ids: Collection[str]) -> dict[str, int]:
@@ -96,9 +104,15 @@ def remove(tx: Tx, room_id: str, numbers: Collection[int]) -> None:
         tx.forget(CITES, number)
 
 
-def remove_room(tx: Tx, room_id: str) -> None:
-    """Delete the edges of a room; called by rooms/purge.py alone."""
-    tx.sql.execute(_REMOVE_ROOM, {"room_id": room_id})
+def remove_some(tx: Tx, room_number: int, count: int) -> int:
+    """Delete at most `count` edges of a room that is gone; return how many there were.
+
+    Called by rooms/purge.py alone.
+    """
+    found = tx.sql.execute(_SOME, {"room_number": room_number, "count": count}).scalars().all()
+    if found:
+        tx.sql.execute(_REMOVE_UPTO, {"of_room": room_number, "last": found[-1]})
+    return len(found)
 
 
 def cites(tx: Reader, room_id: str, numbers: Iterable[int]) -> dict[int, tuple[int, ...]]:

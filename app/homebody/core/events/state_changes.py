@@ -55,10 +55,25 @@ _BEGIN = (
         membership=bindparam("as_member"),
     )
 )
-_REMOVE_ROOM = (
-    delete(StateInterval)
-    .where(StateInterval.room_number == ROOM_NUMBER)
-    .returning(StateInterval.type, StateInterval.state_key)
+_OF_ROOM = StateInterval.room_number == bindparam("number")
+_KEYS_OF_OURS = select(StateInterval.type, StateInterval.state_key).where(
+    StateInterval.room_number == ROOM_NUMBER,
+    (StateInterval.type != MEMBER) | StateInterval.state_key.endswith(bindparam("domain")),
+)
+_SOME = (
+    select(
+        StateInterval.type.label("of_type"),
+        StateInterval.state_key.label("with_key"),
+        StateInterval.from_position.label("begun"),
+    )
+    .where(_OF_ROOM)
+    .limit(bindparam("count"))
+)
+_REMOVE = delete(StateInterval).where(
+    StateInterval.room_number == bindparam("of_number"),
+    StateInterval.type == bindparam("of_type"),
+    StateInterval.state_key == bindparam("with_key"),
+    StateInterval.from_position == bindparam("begun"),
 )
 _NOTE_RESET = (
     update(Room)
@@ -219,11 +234,26 @@ def renumber(tx: Tx, room_id: str, key: StateKey, old: int, new: int) -> None:
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
-    """Delete the room's state; called by rooms/purge.py alone."""
+    """Have caches forget what users of this server may have seen of a room's state.
+
+    Called by rooms/purge.py alone, in the write that deletes the room; then it calls `remove_some`.
+    """
     tx.forget(state.JOINED, room_id)
     tx.forget(SUMMARIES, room_id)
-    removed = tx.sql.execute(_REMOVE_ROOM, {"room_id": room_id})
-    for event_type, state_key in {(row.type, row.state_key) for row in removed}:
+    asked = {"room_id": room_id, "domain": f":{tx.server.name}"}
+    _forget_entries(tx, room_id, tx.sql.execute(_KEYS_OF_OURS, asked))
+
+
+def remove_some(tx: Tx, room_id: str, number: int, count: int) -> int:
+    """Delete at most `count` intervals of a room that is gone; return how many there were."""
+    rows = tx.sql.execute(_SOME, {"number": number, "count": count})
+    tx.sql.execute(_REMOVE, [{**row._asdict(), "of_number": number} for row in rows])
+    _forget_entries(tx, room_id, [(row.of_type, row.with_key) for row in rows])
+    return len(rows)
+
+
+def _forget_entries(tx: Tx, room_id: str, keys: Iterable[tuple[str, str]]) -> None:
+    for event_type, state_key in set(map(tuple, keys)):
         tx.forget(state.STATE, (room_id, (event_type, state_key)))
         if event_type == MEMBER:
             tx.forget(state.JOINED_ROOMS, state_key)

@@ -26,7 +26,7 @@ from homebody.core.timeline import sending
 from homebody.errors import MatrixError
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
-from homebody.models.rooms import Room
+from homebody.models.rooms import RemovedRoom, Room
 from homebody.models.state import StateInterval
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -187,7 +187,7 @@ def _begin(tx: Tx, wanted: Deletion) -> bool:
         tx.sql.execute(
             select(table.room_id).where(table.room_id == wanted.room_id).limit(1)
         ).first()
-        for table in (Room, StoredEvent)  # only events: a crash has interrupted the purge
+        for table in (Room, StoredEvent, RemovedRoom)  # the last: a crash has interrupted the purge
     )
 
 

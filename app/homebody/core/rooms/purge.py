@@ -1,8 +1,10 @@
 """Rooms for administrators: listing all, and purging one from the database.
 
 Each table is written by one module, which deletes its own part; this module gives the order. First
-everything but the events is deleted in one transaction, so that nobody can send to or read the room
-any more; then the events in many, as there may be a million. An interrupted purge can be repeated.
+the room itself and what there is little of are deleted in one write, so that nobody can send to or
+read the room any more; then the rest in many, as there may be a million events and members.
+Meanwhile the room has a row in removed_rooms, so that no other gets its number, and nobody of this
+server can join it again. An interrupted purge can be repeated; the upkeep does so, too.
 
 Kept are media, which belong to their uploaders; encrypted keys in users' key backups; and events of
 other rooms that refer to this one.
@@ -11,10 +13,10 @@ other rooms that refer to this one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, delete, func, insert, select
 
 from homebody import errors
 from homebody.core import incoming, joining, partial_rooms
@@ -36,7 +38,7 @@ from homebody.core.timeline import (
 from homebody.core.user_data import account_data, thread_subscriptions
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
-from homebody.models.rooms import Room
+from homebody.models.rooms import RemovedRoom, Room
 from homebody.models.state import StateInterval
 from homebody.runtime import event_loop
 from homebody.spec.events import Json
@@ -44,8 +46,7 @@ from homebody.storage.database import Database, Reader, Tx
 from homebody.storage.expressions import batches
 
 WRITERS: Final = (
-    state_changes,  # these use the room's number, which the next one deletes
-    auth_chains,
+    state_changes,  # these use the room's number, which `store` deletes
     differences,
     gaps,
     redactions,
@@ -59,7 +60,6 @@ WRITERS: Final = (
     partial_rooms,
     stripped_state,
     counts,
-    receipts,
     account_data,
     thread_subscriptions,
     reports,
@@ -67,12 +67,17 @@ WRITERS: Final = (
     delayed_events,
     sticky_events,
 )
-"""The modules whose tables have rows of rooms."""
+"""The modules that delete what there is little of in a room, or have caches forget it."""
 EVENTS_AT_ONCE: Final = 500
+ROWS_AT_ONCE: Final = 1000
+"""Of other tables: some milliseconds, as with the events."""
 USERS_AT_ONCE: Final = 20
 """Per transaction, so that other writers get their turn in between."""
 NOTICE_SECONDS: Final = 3.0
 """Between the leaves of a room's users and its deletion."""
+
+Remove = Callable[[Tx], int]
+"""Delete some rows; return how many there were."""
 
 _EVENTS = (
     select(func.count())
@@ -92,6 +97,10 @@ _ALL = select(
     _LAST.label("last_event_ts"),
 ).order_by(Room.last_position.desc())
 _COUNT = select(func.count()).where(StoredEvent.room_id == bindparam("room_id"))
+_NUMBER = select(Room.number).where(Room.room_id == bindparam("room_id"))
+_REMOVED = select(RemovedRoom.room_id).order_by(RemovedRoom.room_id)
+_NUMBER_OF_REMOVED = select(RemovedRoom.number).where(RemovedRoom.room_id == bindparam("room_id"))
+_END = delete(RemovedRoom).where(RemovedRoom.room_id == bindparam("of_room"))
 _USERS = select(StateInterval.state_key).where(
     StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.to_position == NOW_AND_LATER,
@@ -152,25 +161,67 @@ def purge(
     gone.
     """
     with db.read() as tx:
-        _check_is_there(tx, room_id)
+        is_gone = _is_gone(tx, room_id)
+        if not is_gone:
+            _check_is_there(tx, room_id)
         if not is_forced:
             _check_is_empty(tx, room_id)
-    if is_forced and _make_all_leave(db, room_id):
-        wait_for_clients()
-    with db.write() as writing:
-        if not is_forced:  # users may have joined meanwhile
-            _check_is_empty(writing, room_id)
-        seal(writing)
-        for writer in WRITERS:
-            writer.remove_room(writing, room_id)
-    removed, last = 0, EVENTS_AT_ONCE
-    while last == EVENTS_AT_ONCE:
+    if not is_gone:
+        if is_forced and _make_all_leave(db, room_id):
+            wait_for_clients()
         with db.write() as writing:
-            last = removal.remove_events(writing, room_id, EVENTS_AT_ONCE)
-        removed += last
+            if not is_forced:  # users may have joined meanwhile
+                _check_is_empty(writing, room_id)
+            seal(writing)
+            _remove_room(writing, room_id)
+    return _remove_rest(db, room_id, report)
+
+
+def finish(db: Database, step: Callable[[], None] = event_loop.pause) -> int:
+    """Finish the purges that were interrupted; return their number."""
+    with db.read() as tx:
+        rooms = tx.sql.execute(_REMOVED).scalars().all()
+    for room_id in rooms:
+        _remove_rest(db, room_id, lambda _count: step())
+    return len(rooms)
+
+
+def _remove_room(tx: Tx, room_id: str) -> None:
+    number = tx.sql.execute(_NUMBER, {"room_id": room_id}).scalar()
+    for writer in WRITERS:
+        writer.remove_room(tx, room_id)
+    tx.sql.execute(insert(RemovedRoom), {"room_id": room_id, "number": number})
+
+
+def _remove_rest(db: Database, room_id: str, report: Callable[[int], None]) -> int:
+    """Delete what the first write has left of a room; return the number of events."""
+    with db.read() as tx:
+        number = tx.sql.execute(_NUMBER_OF_REMOVED, {"room_id": room_id}).scalar()
+    of_number: list[Remove] = [
+        lambda tx: state_changes.remove_some(tx, room_id, number, ROWS_AT_ONCE),
+        lambda tx: auth_chains.remove_some(tx, number, ROWS_AT_ONCE),
+    ]
+    of_room: list[Remove] = [lambda tx: receipts.remove_some(tx, room_id, ROWS_AT_ONCE)]
+    for remove in [*(of_number if number is not None else ()), *of_room]:
+        for _ in _in_steps(db, remove):
+            report(0)
+    removed = 0
+    for count in _in_steps(db, lambda tx: removal.remove_events(tx, room_id, EVENTS_AT_ONCE)):
+        removed += count
         report(removed)
-        event_loop.pause()
+    with db.write() as tx:
+        tx.sql.execute(_END, {"of_room": room_id})
     return removed
+
+
+def _in_steps(db: Database, remove: Remove) -> Iterator[int]:
+    """Delete something in many writes; yield how much each has deleted."""
+    count = 1
+    while count:
+        with db.write() as tx:
+            count = remove(tx)
+        yield count
+        event_loop.pause()
 
 
 def wait_for_clients() -> None:
@@ -182,8 +233,13 @@ def wait_for_clients() -> None:
     time.sleep(NOTICE_SECONDS)
 
 
+def _is_gone(tx: Reader, room_id: str) -> bool:
+    """Return whether a purge has been interrupted after its first write."""
+    return bool(tx.sql.execute(_REMOVED.where(RemovedRoom.room_id == room_id)))
+
+
 def _check_is_there(tx: Reader, room_id: str) -> None:
-    for table in (Room, StoredEvent):  # only events: a crash has interrupted a purge
+    for table in (Room, StoredEvent):  # only events: of a purge by an older version
         if tx.sql.execute(select(table.room_id).where(table.room_id == room_id).limit(1)):
             return
     raise errors.not_found(f"There is no room {room_id}")

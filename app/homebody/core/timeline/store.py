@@ -17,6 +17,7 @@ from typing import Final
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
+from homebody import errors
 from homebody.core import partial_rooms
 from homebody.core.appservices import transactions
 from homebody.core.events import (
@@ -41,7 +42,7 @@ from homebody.core.timeline import (
 from homebody.core.timeline.forks import Point
 from homebody.models.base import EventNumber
 from homebody.models.events import ACCEPTED, OUT_OF_BAND, StoredEvent
-from homebody.models.rooms import Room
+from homebody.models.rooms import RemovedRoom, Room
 from homebody.spec import sticky
 from homebody.spec.events import Event, StateKey, client_json
 from homebody.storage.caches import ClientEvent
@@ -78,7 +79,16 @@ NOTHING_DERIVED: Final = dict.fromkeys(
     )
 )
 """The columns of an event that are empty where many are stored at once."""
-_NEW_ROOM = insert(Room)
+_NEW_ROOM = insert(Room).values(
+    number=select(
+        1
+        + func.max(
+            select(func.coalesce(func.max(Room.number), 0)).scalar_subquery(),
+            select(func.coalesce(func.max(RemovedRoom.number), 0)).scalar_subquery(),
+        )
+    ).scalar_subquery()
+)
+_IS_BEING_REMOVED = select(RemovedRoom.room_id).where(RemovedRoom.room_id == bindparam("room_id"))
 _ADVANCE = (
     update(Room)
     .where(Room.room_id == bindparam("in_room"))
@@ -173,7 +183,12 @@ def set_aside(
 
 
 def add_room(tx: Tx, room_id: str, head: state.RoomHead) -> None:
-    """Insert a room that has no events yet."""
+    """Insert a room that has no events yet.
+
+    Raises M_UNKNOWN (503) while an earlier stay of this server in the room is being deleted.
+    """
+    if tx.sql.execute(_IS_BEING_REMOVED, {"room_id": room_id}):
+        raise errors.unknown("The room is being deleted from this server: try again later", 503)
     tx.sql.execute(
         _NEW_ROOM,
         {
