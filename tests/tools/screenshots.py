@@ -28,6 +28,7 @@ SETTINGS: Final = {
     "server_name": "example.org",
     "public_url": "https://example.org",
     "registration": "open",
+    "server_notices_user": "notices",
     "registration_open_to_all": "true",
     "support_contacts": '[{ role = "m.role.admin", matrix_id = "@anna:example.org" }]',
 }
@@ -39,6 +40,8 @@ SCREENSHOTS: Final = (
     ("user-light", f"{ADMIN}users/{{ben}}", "light"),
     ("deactivate-light", f"{ADMIN}users/{{ben}}/deactivate", "light"),
     ("report-dark", f"{ADMIN}reports/1", "dark"),
+    ("room-light", f"{ADMIN}rooms/{{kitchen}}", "light"),
+    ("purge-dark", f"{ADMIN}rooms/{{kitchen}}/purge-history", "dark"),
 )
 """Names, paths with names of ids, and colour schemes."""
 
