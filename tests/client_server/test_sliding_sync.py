@@ -274,3 +274,33 @@ def test_who_leaves_by_themselves_hears_of_it_once(login: Login, room: MakeRoom)
     assert bodies(found, room_id) == ["do not go"]
     assert found["lists"]["all"]["count"] == 0
     assert later["rooms"] == ask(bob)["rooms"] == {}
+
+
+def test_two_connections_of_a_device_wait_at_once_and_only_one_gets_messages(
+    login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    encryption: Json = {"conn_id": "encryption", "lists": {}, "extensions": {}}
+    encryption["extensions"] = {"to_device": {"enabled": True}, "e2ee": {"enabled": True}}
+    list_pos = ask(bob, ask(bob, conn_id="rooms")["pos"], conn_id="rooms")["pos"]
+    own_pos = ask(bob, ask(bob, **encryption)["pos"], **encryption)["pos"]
+    of_list, list_answers = waits(bob, list_pos, conn_id="rooms")
+    of_device, device_answers = waits(bob, own_pos, **encryption)
+
+    content: Json = {"messages": {bob.user_id: {bob.device_id: {"is": "secret"}}}}
+    alice.put("sendToDevice/m.secret/1", json=content)
+    of_device.join(10)
+    waited = of_list.is_alive()
+    alice.send(room_id, "hello")
+    of_list.join(10)
+
+    assert (len(device_answers), waited) == (1, True)
+    section = device_answers[0]["extensions"]["to_device"]
+    assert [event["content"] for event in section["events"]] == [{"is": "secret"}]
+    assert device_answers[0]["rooms"] == {}
+    assert bodies(list_answers[0], room_id) == ["hello"]
+    assert list_answers[0]["extensions"] == {}
+    encryption["extensions"]["to_device"]["since"] = section["next_batch"]
+    later = ask(bob, device_answers[0]["pos"], **encryption)
+    assert later["extensions"]["to_device"]["events"] == []

@@ -82,11 +82,8 @@ def load(
     if wanted.e2ee.enabled:
         body["e2ee"], key_counts, have_changed = _keys(tx, requester, previous, inbox_token)
         has_changes = has_changes or have_changed
-    for name, one in (
-        ("account_data", wanted.account_data),
-        ("receipts", wanted.receipts),
-        ("typing", wanted.typing),
-    ):
+    for name in ("account_data", "receipts", "typing"):
+        one: Extension = getattr(wanted, name)
         if one.enabled:
             rooms = _rooms(name, one, previous, found)
             rooms_of[name] = rooms.all

@@ -68,8 +68,8 @@ def rooms(
     """Return the changes in the windows and subscribed rooms since the previous state."""
     user_id = requester.user_id
     with_rooms = bool(request.lists or request.room_subscriptions or previous.rooms)
-    order, position = previous.order, previous.position
-    changes = room_order.since(tx, user_id, order, position, with_rooms=with_rooms)
+    position = previous.position
+    changes = room_order.since(tx, user_id, previous.order, position, with_rooms=with_rooms)
     is_same_request = bool(position) and request.digest == previous.request_digest
     state = dataclasses.replace(
         previous,
@@ -86,18 +86,16 @@ def rooms(
     if position:
         changes = dataclasses.replace(changes, direct=previous.direct ^ state.direct)
     gone = _gone(previous, changes)
-    has_counts = not request.is_merged
-    configs = selection.configs
-    loaded = _load(tx, requester, configs, previous, changes, gone, has_counts=has_counts)
+    loaded = _load(tx, requester, request, selection.configs, previous, changes, gone)
     _add_is_dm(loaded.entries, previous, state, changes)
     sent = {**previous.rooms, **loaded.sent}
     _mark_stale(sent, previous, selection.configs, changes)
     for room_id in gone - loaded.sent.keys():
         sent.pop(room_id, None)
-    touched = frozenset(loaded.entries)
+    state = dataclasses.replace(state, rooms=sent, lists=selection.counts)
     return RoomsResult(
         loaded.entries,
-        dataclasses.replace(state, rooms=sent, lists=selection.counts, touched=touched),
+        dataclasses.replace(state, touched=frozenset(loaded.entries)),
         changes,
         selection.windows,
         loaded.timelines,
@@ -189,12 +187,11 @@ def _gone(previous: ConnectionState, changes: Changes) -> set[str]:
 def _load(
     tx: Reader,
     requester: Requester,
+    request: SlidingSyncRequest,
     configs: Mapping[str, RoomConfig],
     previous: ConnectionState,
     changes: Changes,
     gone: Set[str],
-    *,
-    has_counts: bool,
 ) -> LoadedRooms:
     order = changes.order
     entries: dict[str, Json] = {}
@@ -218,6 +215,7 @@ def _load(
                 entries[room_id] = entry
                 stale_since = _stale_since(previous, room_id)
                 sent[room_id] = SentRoom(config, own.membership, own.since, stale_since)
+    has_counts = not request.is_merged
     rooms = joined.load(tx, requester, joined_configs, previous, changes, has_counts=has_counts)
     return LoadedRooms(entries | rooms.entries, sent | rooms.sent, rooms.timelines)
 
