@@ -26,7 +26,7 @@ from tests.tools import spec_index
 
 OF_OTHERS: Final = re.compile(
     "appservice|^/_homebody/|^/_matrix/(static|key|federation)/|^/_synapse/|/fallback/web$"
-    r"|requestToken$|/homebody\.doctor/|/(register|login|refresh)$"
+    r"|requestToken$|/homebody\.doctor/|/rendezvous|/(register|login|refresh)$"
 )
 """Paths for clients that have no access token, or one of another kind."""
 WITHOUT_BODY: Final = {
