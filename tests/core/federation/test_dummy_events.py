@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from homebody.core.events import state
-from homebody.core.federation import dummy_events
-from homebody.core.timeline import sending, store
+from homebody.core.federation import dummy_events, resolver
+from homebody.core.timeline import cited_ends, forks, sending, store
 from homebody.core.timeline.limits import TooLongError
 from homebody.core.timeline.sending import Draft
 from homebody.storage.database import Tx
@@ -64,6 +64,109 @@ def test_thirty_ends_become_few(
     assert all(len(it["prev_events"]) == 10 for it in b.pdus if it["type"] == store.DUMMY)
     b.send(last := room.message("last"))
     assert standing(app, last) == "accepted"
+
+
+def send_forked(b: Remote, room: RemoteRoom, count: int) -> list[str]:
+    """Send as many ends, each of them after the join of another user."""
+    start = list(room.heads)
+    sent = []
+    for number in range(count):
+        joined = room.member(f"user{number}", "join", prev=start)
+        end = room.message(f"end {number}", sender=f"user{number}", prev=[joined.event_id])
+        b.send(joined)
+        b.send(end)
+        sent.append(end.event_id)
+    return sent
+
+
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no resolution be short enough for a write."""
+    for module in (cited_ends, dummy_events):
+        monkeypatch.setattr(module, "SECONDS_TO_RESOLVE", -1.0)
+    monkeypatch.setattr(resolver, "SECONDS_IN_WRITE", -1.0)
+    monkeypatch.setattr(forks, "MAX_KEYS", 0)
+
+
+def now(app: Application, room: RemoteRoom) -> dict[tuple[str, str], str]:
+    """Return the current state that the server has."""
+    with app.homeserver.database.read() as tx:
+        numbers = forks.whole(tx, room.id, forks.current(tx))
+        found = forks.ids(tx, room.id, numbers.values())
+    return {key: found[number] for key, number in numbers.items()}
+
+
+def state_of(room: RemoteRoom, *event_ids: str) -> dict[tuple[str, str], str]:
+    return {key: it.event_id for key, it in room.state_after(event_ids).items()}
+
+
+def test_ends_whose_states_take_long_to_resolve_are_joined_too(
+    app: Application, b: Remote, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dummy_events, "WAIT_SECONDS", 1.0)
+    sent = send_forked(b, room, 14)
+    no_time(monkeypatch)
+
+    wait_for(lambda: len(ends(app, room)) == 5)
+    wait_for(lambda: dummies(b))
+
+    assert now(app, room) == state_of(room, *sent)
+    (dummy,) = [it for it in b.pdus if it["type"] == store.DUMMY]
+    assert len(dummy["prev_events"]) == 10
+    (dummy_id,) = ends(app, room) - set(sent)
+    with app.homeserver.database.read() as tx:
+        before = forks.before_event(tx, dummy_id)
+        assert before is not None
+        found = forks.whole(tx, room.id, before)
+    assert len([key for key in found if key[0] == state.MEMBER]) == 2 + 10
+
+
+def test_a_message_follows_one_end_where_the_states_of_many_take_long(
+    app: Application, b: Remote, alice: Person, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dummy_events, "WAIT_SECONDS", 60.0)
+    sent = send_forked(b, room, 12)
+    before = now(app, room)
+    no_time(monkeypatch)
+
+    event_id = alice.send(room.id, "hello")
+    b.wait_for_event(event_id)
+    pdu = next(it for it in b.pdus if it["type"] == "m.room.message")
+
+    assert pdu["prev_events"] == [sent[-1]]
+    assert ends(app, room) == {*sent[:-1], event_id}
+    assert now(app, room) == before == state_of(room, *sent)
+    with app.homeserver.database.read() as tx:
+        point = forks.before_event(tx, event_id)
+        assert point is not None
+        found = forks.whole(tx, room.id, point)
+    assert found.keys() == state_of(room, sent[-1]).keys()
+
+
+def test_a_message_follows_an_end_after_which_its_sender_may_send(
+    app: Application, b: Remote, alice: Person, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dummy_events, "WAIT_SECONDS", 60.0)
+    start = list(room.heads)
+    send_forked(b, room, 11)
+    no_time(monkeypatch)
+    renamed = alice.put(
+        f"rooms/{quote(room.id)}/state/m.room.member/{quote(alice.user_id)}",
+        json={"membership": "join", "displayname": "Alice"},
+    ).get_json()["event_id"]
+    b.wait_for_event(renamed)
+    joined = room.member("late", "join", prev=start)
+    last = room.message("last", sender="late", prev=[joined.event_id])
+    b.send(joined)
+    b.send(last)
+    wait_for(lambda: standing(app, last) == "accepted")
+    with app.homeserver.database.read() as tx:
+        assert state.head(tx, room.id).forward_extremities[-1] == last.event_id
+
+    event_id = alice.send(room.id, "hello")
+    b.wait_for_event(event_id)
+    pdu = next(it for it in b.pdus if it["type"] == "m.room.message")
+
+    assert pdu["prev_events"] == [renamed]
 
 
 def test_clients_see_nothing_of_them(

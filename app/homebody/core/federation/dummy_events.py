@@ -3,7 +3,8 @@
 A room whose servers have lost sight of each other gets more and more ends, and each event that
 follows many makes its state harder to find. So where there are more than ten, a user of this server
 who may send to the room sends an event of a type that Synapse uses for the same. No client sees it
-(timeline/store.py). Where nobody here may send, nothing can be done.
+(timeline/store.py). One whose state takes long to resolve is stored like one of another server
+(resolver.py). Where nobody here may send, nothing can be done.
 
 Spec: server-server-api#pdus
 """
@@ -15,14 +16,19 @@ import threading
 import time
 from typing import Final
 
+from homebody import errors
 from homebody.core import partial_rooms
 from homebody.core.events import state
+from homebody.core.federation.pdus import Received
+from homebody.core.federation.resolver import Resolver
 from homebody.core.timeline import sending, store
 from homebody.core.timeline.limits import TooLongError
+from homebody.core.timeline.receiving import MissingEventsError
 from homebody.core.timeline.sending import Draft
 from homebody.errors import MatrixError
+from homebody.models.events import ACCEPTED
 from homebody.runtime import event_loop
-from homebody.spec import room_state
+from homebody.spec import events, room_state
 from homebody.storage.database import Database, Reader
 
 LOG = logging.getLogger(__name__)
@@ -44,8 +50,9 @@ SECONDS_TO_RESOLVE: Final = 0.02
 class DummyEvents:
     """Sends dummy events. Its methods return at once, and greenlets do the work."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, resolver: Resolver) -> None:
         self._db = db
+        self._resolver = resolver
         self._mutex = threading.Lock()
         self._rooms: set[str] = set()
         self._stopping = threading.Event()
@@ -96,10 +103,8 @@ class DummyEvents:
         began = time.monotonic()
         for user_id in users:
             try:
-                with self._db.write() as writing:
-                    writing.seconds_to_resolve = SECONDS_TO_RESOLVE
-                    sending.send(writing, Draft(room_id, user_id, store.DUMMY, {}))
-            except TooLongError as problem:  # for any user
+                self._store(Draft(room_id, user_id, store.DUMMY, {}))
+            except (TooLongError, MissingEventsError) as problem:  # for any user
                 LOG.info("can't join the ends of %s: %s", room_id, problem)
                 return False
             except MatrixError as problem:
@@ -109,6 +114,22 @@ class DummyEvents:
                 LOG.info("joined some of %d ends of %s in %.3f s", len(ends), room_id, spent)
                 return True
         return False
+
+    def _store(self, draft: Draft) -> None:
+        """Send an event, in one write or after its state was resolved.
+
+        Raises TooLongError, MissingEventsError, MatrixError.
+        """
+        try:
+            with self._db.write() as writing:
+                writing.seconds_to_resolve = SECONDS_TO_RESOLVE
+                sending.send(writing, draft)
+        except TooLongError:
+            with self._db.read() as tx:
+                event = sending.make(tx, draft)
+            received = Received(event, events.encode(event.pdu, event.version))
+            if self._resolver.receive(received) != ACCEPTED:
+                raise errors.forbidden("The state after these ends does not allow it") from None
 
 
 def _most_powerful(tx: Reader, room_id: str) -> list[str]:

@@ -84,7 +84,7 @@ class Inbound:
         self.resolver = resolver
         self.queues = Queues(db, client, resolver)
         self.queues.has_stored = self._has_stored
-        self.dummy_events = DummyEvents(db)
+        self.dummy_events = DummyEvents(db, resolver)
         self.gap_opened: Callable[[str], None] = lambda _room_id: None
         """Set by create_app: called after an event was stored that follows a gap."""
         self.receive_elsewhere: ReceiveElsewhere = lambda _origin, _pdu: None

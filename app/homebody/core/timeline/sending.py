@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import orjson
 from sqlalchemy import bindparam, select
@@ -21,6 +21,7 @@ from sqlalchemy import bindparam, select
 from homebody import errors
 from homebody.core.events import state
 from homebody.core.timeline import (
+    cited_ends,
     forks,
     guest_access,
     local_rules,
@@ -49,9 +50,6 @@ from homebody.storage.database import Reader, Tx
 from homebody.storage.expressions import unindexed
 
 LOG = logging.getLogger(__name__)
-
-MAX_CITED: Final = 10
-"""Events that a new one follows; of a room with more ends, the newest ones."""
 
 MAX_REDACTIONS_ALIKE = 20
 """Redactions by one device with the same transaction ID that are compared with a new one."""
@@ -163,8 +161,8 @@ def send(tx: Tx, draft: Draft, *, is_forced: bool = False) -> str:
     keys = event_auth.auth_types(version, draft.type, draft.state_key, draft.sender, draft.content)
     auth_state = current = state.current_many(tx, draft.room_id, {room_state.CREATE, *keys})
     before = None
-    if len(head.forward_extremities) > MAX_CITED:
-        head, before = _cite_some(tx, draft.room_id, head)
+    if len(head.forward_extremities) > cited_ends.MAX_CITED:
+        head, before = cited_ends.choose(tx, draft.room_id, head, {room_state.CREATE, *keys})
         if before is not None:
             auth_state = forks.events(tx, draft.room_id, before, {room_state.CREATE, *keys})
     pdu = _build(tx, version, head, draft, auth_state)
@@ -217,7 +215,7 @@ def template(tx: Reader, draft: Draft) -> Json:
     Raises M_FORBIDDEN when the room's rules refuse it, M_NOT_FOUND for an unknown room.
     """
     head = state.head(tx, draft.room_id)
-    head = head._replace(forward_extremities=head.forward_extremities[-MAX_CITED:])
+    head = head._replace(forward_extremities=head.forward_extremities[-cited_ends.MAX_CITED :])
     version = VERSIONS[head.version]
     keys = event_auth.auth_types(version, draft.type, draft.state_key, draft.sender, draft.content)
     auth_state = state.current_many(tx, draft.room_id, {room_state.CREATE, *keys})
@@ -359,21 +357,6 @@ def _unchanged(tx: Reader, draft: Draft) -> str | None:
     # 1 == True == 1.0 to Python, but not to JSON
     is_same = orjson.dumps(event.content) == orjson.dumps(draft.content)
     return event.event_id if is_same else None
-
-
-def _cite_some(
-    tx: Tx, room_id: str, head: state.RoomHead
-) -> tuple[state.RoomHead, forks.Point | None]:
-    """Return the head with the newest ends only, and the state after those.
-
-    An event may cite 20 others, and each that cites many makes the state before it harder to find.
-    The state is None if it is the current one. The ends that are left are for the next events.
-    """
-    ends = head.forward_extremities[-MAX_CITED:]
-    points = forks.after_events(tx, ends).values()
-    before, present = forks.resolve(tx, room_id, list(points)), forks.current(tx)
-    is_current = not forks.conflicts(tx, room_id, [before, present])
-    return head._replace(forward_extremities=ends), None if is_current else before
 
 
 def _build(

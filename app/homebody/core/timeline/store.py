@@ -130,7 +130,7 @@ def store(
     `changes` are those of the current state, where they have been found out before.
     """
     if event.type == DUMMY and event.state_key is None and transaction == NO_TRANSACTION:
-        return _store_dummy(tx, event, encoded, before, is_after_gap=is_after_gap)
+        return _store_dummy(tx, event, encoded, before, changes, is_after_gap=is_after_gap)
     number, position = tx.next_event(PLACES_OF_GAP if is_after_gap else PLACES)
     if transaction == NO_TRANSACTION:  # others are new, and made by this server
         number = _number_if_stored(tx, event) or number
@@ -240,7 +240,13 @@ def remove_room(tx: Tx, room_id: str) -> None:
 
 
 def _store_dummy(
-    tx: Tx, event: Event, encoded: bytes, before: Point | None, *, is_after_gap: bool
+    tx: Tx,
+    event: Event,
+    encoded: bytes,
+    before: Point | None,
+    changes: Changes | None,
+    *,
+    is_after_gap: bool,
 ) -> int:
     """Insert an event that joins ends of the graph, and is in no timeline."""
     number, position = tx.next_event(places=0)
@@ -255,7 +261,7 @@ def _store_dummy(
     )
     _advance(tx, event, None, is_after_gap=is_after_gap)
     if not is_in_line:
-        _merge(tx, event.room_id, tx.next_position(), None)
+        _merge(tx, event.room_id, tx.next_position(), changes)
     if sent_before is not None:
         sent_events.send(tx, event, encoded, place, sent_before)
     return position
