@@ -1016,7 +1016,7 @@ CREATE INDEX ix_oauth_sessions_client_id ON oauth_sessions (client_id);
 CREATE TABLE sticky_events (
 	number INTEGER NOT NULL, 
 	room_id TEXT NOT NULL, 
-	position INTEGER NOT NULL, 
+	position INTEGER, 
 	sender TEXT NOT NULL, 
 	until_ts INTEGER NOT NULL, 
 	CONSTRAINT pk_sticky_events PRIMARY KEY (number)

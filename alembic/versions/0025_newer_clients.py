@@ -152,7 +152,7 @@ def upgrade() -> None:
         "sticky_events",
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("room_id", sa.Text(), nullable=False),
-        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=True),
         sa.Column("sender", sa.Text(), nullable=False),
         sa.Column("until_ts", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_sticky_events")),

@@ -14,7 +14,7 @@ class StickyEvent(Base):
     __tablename__ = "sticky_events"
     number: Mapped[EventNumber] = mapped_column(primary_key=True, autoincrement=False)
     room_id: Mapped[str]
-    position: Mapped[int]
+    position: Mapped[int | None]  # None: it was soft-failed
     sender: Mapped[str]
     until_ts: Mapped[int]  # ms
 

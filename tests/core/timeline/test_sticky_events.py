@@ -264,3 +264,30 @@ def test_a_server_that_comes_into_the_room_is_sent_what_is_sticky(
     found = [it for it in b.pdus if it["type"] == MEMBER]
     assert [it[KEY] for it in found] == [{"duration_ms": 600_000}]
     assert found[0]["origin_server_ts"] == sent_ts
+
+
+def test_a_soft_failed_one_is_shown_when_its_sender_comes_into_the_room_after_all(
+    login: Login, room: Room, remote: Remotes
+) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    b = remote("b.test")
+    there = b.join(room_id, "carol")
+    mark = {"duration_ms": 600_000}
+    hidden = there.event(MEMBER, {"n": 1}, sender="carol", msc4354_sticky=mark)
+    plain = there.event(MEMBER, {"n": 2}, sender="carol")
+    act(alice, room_id, "kick", user_id="@carol:b.test")
+    results = b.send(hidden, plain)
+    since = alice.sync()["next_batch"]
+
+    b.join(room_id, "dora")
+    before = alice.sync(since)
+    b.join(room_id, "carol")
+    after = alice.sync(before["next_batch"])
+
+    assert not any(results.values())
+    shown = [it["content"].get("n") for it in after["rooms"]["join"][room_id]["timeline"]["events"]]
+    assert hidden.event_id not in timeline(before, room_id)
+    assert [it for it in shown if it] == [1]
+    late = alice.sync(before["next_batch"], **FEW)
+    assert [*section(late, room_id), *timeline(late, room_id)].count(hidden.event_id) == 1

@@ -17,11 +17,19 @@ from typing import Final
 
 from homebody.core import partial_rooms
 from homebody.core.events import state
-from homebody.core.timeline import forks, partial_state, plans, policies, redactions, store
+from homebody.core.timeline import (
+    forks,
+    partial_state,
+    plans,
+    policies,
+    redactions,
+    sticky_events,
+    store,
+)
 from homebody.core.timeline.forks import Point
 from homebody.core.timeline.plans import Plan
 from homebody.models.events import ACCEPTED, OUT_OF_BAND, OUTLIER, REJECTED, SOFT_FAILED
-from homebody.spec import event_auth, room_state
+from homebody.spec import event_auth, events, room_state
 from homebody.spec.events import Event, StateKey
 from homebody.spec.room_state import AuthError
 from homebody.storage.database import Reader, Tx
@@ -79,7 +87,28 @@ def receive(
     else:
         store.set_aside(tx, event, encoded, standing, before)
     redactions.follow(tx, event)
+    if standing == ACCEPTED and sticky_events.is_any(tx):
+        _show_sticky(tx, event.room_id)
     return standing
+
+
+def _show_sticky(tx: Tx, room_id: str) -> None:
+    """Store the sticky events that were soft-failed and are allowed by the current state now.
+
+    "Soft-failure checks MUST be re-evaluated when the membership state changes for a user with
+    unexpired sticky events" (MSC4354).
+    """
+    for known in state.find_many(tx, sticky_events.hidden(tx, room_id)).values():
+        event = known.event
+        if event.state_key is not None or not policies.is_approved(tx, event):
+            continue
+        try:
+            event_auth.check(event, state.current_many(tx, room_id, auth_types(event)))
+        except AuthError:
+            continue
+        before, present = forks.before_event(tx, event.event_id), forks.current(tx)
+        encoded = events.encode(event.pdu, event.version)
+        store.store(tx, event, encoded, before=None if before == present else before)
 
 
 def states(tx: Reader, event: Event, before: Point | None) -> tuple[Point, Point]:

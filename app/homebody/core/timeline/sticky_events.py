@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy import bindparam, delete, func, insert, or_, select
 
 from homebody.core import outgoing
 from homebody.core.user_data import account_data
 from homebody.models.base import EventNumber
-from homebody.models.events import StoredEvent
+from homebody.models.events import SOFT_FAILED, StoredEvent
 from homebody.models.sticky_events import StickyEvent
 from homebody.spec import sticky
 from homebody.spec.events import Event
@@ -28,7 +28,9 @@ UNTIL: CacheKind[str, int] = declare("sticky_events", 1, lambda _until_ts: 28)
 ALL: Final = ""
 """The only key of the cache."""
 
-_EXPIRE = delete(StickyEvent).where(StickyEvent.until_ts <= bindparam("now_ms"))
+_EXPIRE = delete(StickyEvent).where(
+    or_(StickyEvent.until_ts <= bindparam("now_ms"), StickyEvent.number == bindparam("anew"))
+)
 _UNTIL = select(func.max(StickyEvent.until_ts))
 _IS_SHOWN = (StoredEvent.redacted_by.is_(None), StoredEvent.position.is_not(None))
 """Not redacted, nor rejected since."""
@@ -37,6 +39,17 @@ _SINCE = (
     .join(StoredEvent, StoredEvent.number == StickyEvent.number)
     .where(StickyEvent.until_ts > bindparam("now_ms"), *_IS_SHOWN)
     .order_by(StickyEvent.position)
+)
+_HIDDEN = (
+    select(StoredEvent.event_id)
+    .join(StickyEvent, StoredEvent.number == StickyEvent.number)
+    .where(
+        StickyEvent.room_id == bindparam("room_id"),
+        StickyEvent.until_ts > bindparam("now_ms"),
+        StickyEvent.position.is_(None),
+        StoredEvent.standing == SOFT_FAILED,
+    )
+    .order_by(StickyEvent.number)
 )
 _OF_ROOM = (
     select(StickyEvent.number, StickyEvent.sender, StoredEvent.pdu)
@@ -50,13 +63,16 @@ _OF_ROOM = (
 )
 
 
-def note(tx: Tx, event: Event, number: EventNumber, position: int) -> None:
-    """Note an event that is sticky, and forget those that are not any more."""
+def note(tx: Tx, event: Event, number: EventNumber, position: int | None) -> None:
+    """Note an event that is sticky, and forget those that are not any more.
+
+    One without a position was soft-failed, and may be shown after all.
+    """
     duration = sticky.duration_ms(event.pdu)
     until_ts = sticky.until_ts(tx.now_ms, event.origin_server_ts, duration)
     if until_ts <= tx.now_ms:
         return
-    tx.sql.execute(_EXPIRE, {"now_ms": tx.now_ms})
+    tx.sql.execute(_EXPIRE, {"now_ms": tx.now_ms, "anew": number})
     row = {"number": number, "room_id": event.room_id, "position": position}
     tx.sql.execute(insert(StickyEvent), {**row, "sender": event.sender, "until_ts": until_ts})
     tx.forget(UNTIL, ALL)
@@ -86,6 +102,19 @@ def send_to(tx: Tx, room_id: str, server: str) -> None:
             position = tx.next_position()
             outgoing.log(tx, position, row.number, ())
             tx.federate(position, room_id, row.pdu.encode(), [server])
+
+
+def is_any(tx: Reader) -> bool:
+    """Return whether there is a sticky event in any room."""
+    _remember_until(tx)
+    until_ts = tx.cached(UNTIL, ALL)
+    return until_ts is None or until_ts > tx.now_ms
+
+
+def hidden(tx: Reader, room_id: str) -> list[str]:
+    """Return the ids of the sticky events of a room that were soft-failed."""
+    found = tx.sql.execute(_HIDDEN, {"room_id": room_id, "now_ms": tx.now_ms})
+    return list(found.scalars())
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

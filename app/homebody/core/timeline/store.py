@@ -41,7 +41,7 @@ from homebody.core.timeline import (
 )
 from homebody.core.timeline.forks import Point
 from homebody.models.base import EventNumber
-from homebody.models.events import ACCEPTED, OUT_OF_BAND, StoredEvent
+from homebody.models.events import ACCEPTED, OUT_OF_BAND, SOFT_FAILED, StoredEvent
 from homebody.models.rooms import RemovedRoom, Room
 from homebody.spec import sticky
 from homebody.spec.events import Event, StateKey, client_json
@@ -369,7 +369,7 @@ def _insert(
     )
     if event.state_key is not None and standing != OUT_OF_BAND:
         auth_chains.add(tx, event, number)
-    if sticky.KEY in event.pdu and position is not None:
+    if sticky.KEY in event.pdu and standing in {ACCEPTED, SOFT_FAILED}:
         sticky_events.note(tx, event, number, position)
 
 
