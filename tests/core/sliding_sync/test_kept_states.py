@@ -308,6 +308,26 @@ def test_a_device_has_few_connections_in_the_database(app: Application, login: L
     assert kept == [*range(2, sync_connections.MAX_OF_DEVICE + 2)]
 
 
+def test_a_connection_that_was_dropped_from_memory_goes_on(
+    app: Application, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    pos = seen(bob)["pos"]
+    write(app)
+    monkeypatch.setattr(Connections, "IDLE_SECONDS", 0.0)  # each request drops all connections
+
+    alice.send(room_id, "one")
+    first = ask(bob, pos)
+    alice.send(room_id, "two")
+    second = ask(bob, first["pos"])
+
+    assert bodies(first, room_id) == ["one"]
+    assert "initial" not in first["rooms"][room_id]
+    assert second["rooms"][room_id]["initial"] is True
+    assert bodies(second, room_id) == ["one", "two"]
+
+
 def test_a_state_is_written_again_when_ten_rooms_were_sent() -> None:
     kept, key = Connections(), ("@alice:localhost", "PHONE", "")
 

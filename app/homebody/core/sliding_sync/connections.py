@@ -59,6 +59,11 @@ def make_pos(secret: bytes, place: Place) -> str:
     return f"{text}.{base64.urlsafe_b64encode(digest).decode()}"
 
 
+def _number_of(pos: str) -> int:
+    place = parse(pos)
+    return 0 if place is None else place.number
+
+
 class Due(NamedTuple):
     """A state to be written to the database."""
 
@@ -176,8 +181,7 @@ class Connections:
 
     def resume(self, key: Key, pos: str, state: ConnectionState) -> ConnectionState:
         """Go on with a state from the database, and return it."""
-        place = parse(pos)
-        connection = self._kept[key] = _Connection(0 if place is None else place.number)
+        connection = self._kept[key] = _Connection(_number_of(pos))
         connection.add(pos, state)
         connection.receive(pos)
         connection.written_at = self._seconds()
@@ -205,7 +209,7 @@ class Connections:
         self._drop_idle()
         connection = self._kept.get(key)
         if connection is None:
-            connection = self._kept[key] = _Connection()
+            connection = self._kept[key] = _Connection(_number_of(after or ""))
         before = connection.size_bytes
         pos = connection.next_pos(state)
         connection.add(pos, state)
