@@ -28,6 +28,8 @@ CALLED_WITHOUT: Final = {
     ("POST", "/_matrix/client/v3/logout/all"),
     ("POST", "/_matrix/media/v1/create"),
     ("POST", "/_matrix/media/v3/upload"),  # a file may be empty
+    ("POST", "/_matrix/client/v3/org.matrix.msc4108/rendezvous"),  # and so may a text
+    ("PUT", "/_matrix/client/v3/org.matrix.msc4108/rendezvous/<rendezvous_id>"),
     ("PUT", "/_matrix/media/v3/upload/<server_name>/<media_id>"),
     ("POST", "/_synapse/admin/v1/federation/destinations/<destination>/reset_connection"),
     ("POST", "/_synapse/admin/v1/deactivate/<user_id>"),
