@@ -213,14 +213,18 @@ def test_what_is_not_the_url_of_a_client_is_refused(
     answer = browser.get(REDIRECT + path, query_string={"redirectUrl": url})
 
     assert answer.status_code == 400
+    assert answer.get_json()["errcode"] == ("M_INVALID_PARAM" if url else "M_MISSING_PARAM")
     assert "Location" not in answer.headers
 
 
-def test_an_unknown_provider_is_a_page(browser: FlaskClient) -> None:
-    answer = browser.get(f"{REDIRECT}/x?redirectUrl=https://client.test")
+def test_an_unknown_provider_is_a_page_for_browsers(browser: FlaskClient) -> None:
+    url = f"{REDIRECT}/x?redirectUrl=https://client.test"
 
-    assert answer.status_code == 404
-    assert answer.content_type == "text/html; charset=utf-8"
+    page = browser.get(url, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    answer = browser.get(url)
+
+    assert (page.status_code, page.content_type) == (404, "text/html; charset=utf-8")
+    assert (answer.status_code, answer.get_json()["errcode"]) == (404, "M_NOT_FOUND")
 
 
 def test_the_token_expires_soon(

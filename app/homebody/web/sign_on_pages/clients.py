@@ -8,9 +8,11 @@ Spec: client-server-api#client-login-via-sso
 
 from __future__ import annotations
 
+import functools
 import re
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Final, ParamSpec
 from urllib.parse import quote, urlsplit
 
 from flask import Blueprint, Response, request
@@ -27,6 +29,7 @@ from homebody.web.sign_on_pages import PREFIX, journey
 bp = Blueprint("sign_on_clients", __name__)
 bp_v3 = Blueprint("sign_on_clients_v3", __name__, url_prefix="/_matrix/client/v3")
 
+P = ParamSpec("P")
 CLIENT: Final = f"{PREFIX}/client"
 REGISTER: Final = f"{browser_sessions.PREFIX}oauth/register"
 """The page on which new users register; it also knows clients that don't use OAuth 2.0."""
@@ -40,8 +43,21 @@ _NOT_CLIENTS: Final = {"about", "blob", "data", "file", "filesystem", "javascrip
 """Schemes that browsers open themselves, where a token could get into other hands."""
 
 
+def _with_errors_for_programs(view: Callable[P, Response]) -> Callable[P, Response]:
+    """Have errors of a view of the Client-Server API as pages for browsers, and else as JSON."""
+
+    @functools.wraps(view)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> Response:
+        is_browser = "text/html" in request.headers.get("Accept", "")
+        return as_page(*args, **kwargs) if is_browser else view(*args, **kwargs)
+
+    as_page = for_everyone(view)
+    authentication.declared[checked] = authentication.declared[as_page]
+    return checked
+
+
 @bp_v3.get("/login/sso/redirect", endpoint="redirect_to_sso")
-@for_everyone
+@_with_errors_for_programs
 def redirect_to_sso() -> Response:
     """Lead the browser to our login page, where all ways to log in are, or to the registration.
 
@@ -55,7 +71,7 @@ def redirect_to_sso() -> Response:
 
 
 @bp_v3.get("/login/sso/redirect/<idp_id>", endpoint="redirect_to_idp")
-@for_everyone
+@_with_errors_for_programs
 def redirect_to_idp(idp_id: str) -> Response:
     """Lead the browser to a provider.
 
