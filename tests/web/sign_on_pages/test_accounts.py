@@ -267,14 +267,17 @@ def test_a_user_who_is_logged_in_links_a_login_and_unlinks_it(
     log_in(browser, "alice")
 
     asked = visit(browser, provider, "/_homebody/sign-on/link/test", name="Alice Liddell")
+    wrong = send(browser, asked, "link", current="x")
     before = linked(app, ALICE)
-    answer = send(browser, asked, "link")
+    answer = send(browser, asked, "link", current=PASSWORD)
     after = linked(app, ALICE)
     page = browser.get(ACCOUNT)
     data = {"csrf_token": field(page), "provider": "test"}
     unlinked = browser.post("/_homebody/sign-on/unlink", data=data)
 
     assert "Alice Liddell" in visible(asked)
+    assert wrong.status_code == 403
+    assert "This is not your password." in visible(wrong)
     assert before == []
     assert answer.headers["Location"] == f"{ACCOUNT}?done=linked"
     assert after == [("test", "1234")]
@@ -306,7 +309,7 @@ def test_a_login_to_link_that_was_begun_by_another_user_is_refused(
     html = page.get_data(as_text=True)
     state = html.partition('name="state" value="')[2].partition('"')[0]
 
-    data = {"csrf_token": field(browser.get(ACCOUNT)), "state": state}
+    data = {"csrf_token": field(browser.get(ACCOUNT)), "state": state, "current": PASSWORD}
     answer = browser.post("/_homebody/sign-on/link", data=data)
 
     assert answer.status_code == 403

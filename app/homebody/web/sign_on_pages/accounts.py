@@ -113,11 +113,19 @@ def link_existing() -> Response:
 @bp.post("/link")
 @signed_in()
 def link_own() -> Response:
-    """Link the login to the account that is logged in."""
+    """Link the login to the account that is logged in, after its password was proved.
+
+    It is one more way in, which an intruder at an unlocked computer must not get.
+    """
     state, attempt, identity = journey.vouched()
     me = browser_sessions.account()
     if attempt.purpose != "link" or attempt.user_id != me.user_id:
         raise errors.forbidden(attempts.OVER)
+    try:
+        browser_sessions.prove(request.form.get("current", ""))
+    except MatrixError as error:
+        problems = {"current": browser_sessions.message_of(error)}
+        return _link_page(state, attempt, identity, problems, error.status)
     with homeserver.database.write() as tx:
         logins.link(tx, identity, accounts.find(tx, me.user_id) or me)
         attempts.end(tx, state)
@@ -158,13 +166,24 @@ def _enter(attempt: Attempt, token: str) -> Response:
     return browser_sessions.with_session(browser_sessions.see_other(attempt.target), token)
 
 
-def _link_page(state: str, attempt: Attempt, identity: Identity) -> Response:
+def _link_page(
+    state: str,
+    attempt: Attempt,
+    identity: Identity,
+    problems: dict[str, str] | None = None,
+    status: int = 200,
+) -> Response:
     me: AccountInfo | None = browser_sessions.visitor()
     if me is None or me.user_id != attempt.user_id:
         raise errors.forbidden(attempts.OVER)
     provider = homeserver.login_providers.find(identity.provider)
     return pages.page(
-        "sign_on_link.html", state=state, provider=provider, identity=identity, user_id=me.user_id
+        "sign_on_link.html",
+        status,
+        state=state,
+        provider=provider,
+        identity=identity,
+        problems=problems or {},
     )
 
 
