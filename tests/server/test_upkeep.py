@@ -5,7 +5,9 @@ The limit is 100 ms, or what the same requests take on this machine while nothin
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from urllib.parse import quote
 
 import pytest
 
-from homebody.background import upkeep
+from homebody.background import backups, upkeep
 from tests.helpers import server
 from tests.helpers.live import Person
 from tests.helpers.server import RunningServer
@@ -185,6 +187,45 @@ def test_no_request_waits_while_the_database_becomes_shorter(
         if longest[-1] <= max(limits):
             break
     assert min(longest) <= max(limits), (longest, limits)
+
+
+def test_no_request_waits_for_a_scheduled_backup(
+    running: RunningServer, admin: Person, alice: Person, tmp_path: Path
+) -> None:
+    assert admin.user_id
+    assert running.url
+    fill(tmp_path / "homebody.db")
+    folder, probe = (
+        tmp_path.with_name(f"{tmp_path.name}-backups"),
+        Probe(alice, alice.create_room()),
+    )
+    folder.mkdir()
+    limits, longest = [LIMIT_MS], []
+    for _ in range(ATTEMPTS):
+        limits.append(probe.during(lambda: time.sleep(2)) * 1.5)
+
+        longest.append(probe.during(partial(back_up, tmp_path, folder)))
+
+        if longest[-1] <= max(limits):
+            break
+    assert min(longest) <= max(limits), (longest, limits)
+
+
+def fill(database: Path) -> None:
+    """Make the database larger by rows that stay."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE ballast (x BLOB)")
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO ballast VALUES (randomblob(4000))", [()] * PAGES)
+        connection.execute("COMMIT")
+
+
+def back_up(data_dir: Path, folder: Path) -> None:
+    """Make a backup as the schedule does."""
+    settings = {"HOMEBODY_DATA_DIR": str(data_dir), "HOMEBODY_BACKUP__FOLDER": str(folder)}
+    before = len(list(folder.iterdir()))
+    subprocess.run(backups.COMMAND, env={**os.environ, **settings}, check=True, capture_output=True)
+    assert len(list(folder.iterdir())) == before + 1
 
 
 def test_a_kill_while_files_are_deleted_leaves_no_row_without_its_file(

@@ -47,6 +47,10 @@ class KnownEvent(NamedTuple):
     event: Event
 
 
+PAUSED_EVERY: Final = 2000
+"""Members of a room that are counted at once: a millisecond."""
+
+
 class Joined(NamedTuple):
     """The joined users of a room. Never modified: a reader may hold it during later writes."""
 
@@ -359,13 +363,33 @@ def joined(tx: Reader, room_id: str) -> Joined:
     """
     cached = tx.cached(JOINED, room_id)
     if cached is None:
-        users = joined_users(tx, room_id)
-        local = frozenset(user_id for user_id in users if tx.server.is_local(user_id))
-        servers = Counter(user_id.partition(":")[2] for user_id in users)
-        presumed = partial_rooms.servers_in_room(tx, room_id)
-        cached = Joined(local, {**dict.fromkeys(presumed, 0), **servers}, len(users), presumed)
+        cached = _of_joined(tx, room_id, joined_users(tx, room_id))
         tx.fill(JOINED, room_id, cached)
     return cached
+
+
+def find_joined(tx: Reader, room_id: str) -> None:
+    """Have the next call of `joined` find the members cached. Other requests go on meanwhile.
+
+    For what changes rooms of which it is not known how many members they have, before its write.
+    """
+    if tx.cached(JOINED, room_id) is None:
+        rows = tx.sql.execute_long(_JOINED_USERS, {"room_id": room_id})
+        users = [row[0] for row in tx.pausing(rows, PAUSED_EVERY)]
+        tx.fill(JOINED, room_id, _of_joined(tx, room_id, users))
+
+
+def _of_joined(tx: Reader, room_id: str, users: list[str]) -> Joined:
+    servers: Counter[str] = Counter()
+    local: list[str] = []
+    for user_id in tx.pausing(users, PAUSED_EVERY):
+        server = user_id.partition(":")[2]
+        servers[server] += 1
+        if server == tx.server.name:
+            local.append(user_id)
+    presumed = partial_rooms.servers_in_room(tx, room_id)
+    by_server = {**dict.fromkeys(presumed, 0), **servers}
+    return Joined(frozenset(local), by_server, len(users), presumed)
 
 
 def joined_users(tx: Reader, room_id: str) -> list[str]:

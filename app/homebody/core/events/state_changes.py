@@ -247,7 +247,11 @@ def remove_room(tx: Tx, room_id: str) -> None:
 def remove_some(tx: Tx, room_id: str, number: int, count: int) -> int:
     """Delete at most `count` intervals of a room that is gone; return how many there were."""
     rows = tx.sql.execute(_SOME, {"number": number, "count": count})
-    tx.sql.execute(_REMOVE, [{**row._asdict(), "of_number": number} for row in rows])
+    keys = [
+        {"of_number": number, "of_type": row[0], "with_key": row[1], "begun": row[2]}
+        for row in rows
+    ]
+    tx.sql.execute(_REMOVE, keys)
     _forget_entries(tx, room_id, [(row.of_type, row.with_key) for row in rows])
     return len(rows)
 

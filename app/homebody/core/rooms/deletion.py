@@ -157,6 +157,7 @@ def delete(
             result["new_room_id"] = _create_room(tx, wanted, wanted.new_room_user_id)
             save(tx, result)
     with db.read() as tx:
+        state.find_joined(tx, wanted.room_id)  # each user who leaves is taken out of them
         asked = {"room_id": wanted.room_id, "domain": f":{tx.server.name}"}
         users = sorted(tx.sql.execute(_INSIDE, asked).scalars())
     for some in batches(users, USERS_AT_ONCE):

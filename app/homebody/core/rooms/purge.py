@@ -68,11 +68,12 @@ WRITERS: Final = (
     sticky_events,
 )
 """The modules that delete what there is little of in a room, or have caches forget it."""
-EVENTS_AT_ONCE: Final = 500
-ROWS_AT_ONCE: Final = 1000
+EVENTS_AT_ONCE: Final = 100
+ROWS_AT_ONCE: Final = 200
 """Of other tables: some milliseconds, as with the events."""
 USERS_AT_ONCE: Final = 20
 """Per transaction, so that other writers get their turn in between."""
+MAX_REST_S: Final = 0.05
 NOTICE_SECONDS: Final = 3.0
 """Between the leaves of a room's users and its deletion."""
 
@@ -164,6 +165,7 @@ def purge(
         is_gone = _is_gone(tx, room_id)
         if not is_gone:
             _check_is_there(tx, room_id)
+            state.find_joined(tx, room_id)
         if not is_forced:
             _check_is_empty(tx, room_id)
     if not is_gone:
@@ -215,13 +217,18 @@ def _remove_rest(db: Database, room_id: str, report: Callable[[int], None]) -> i
 
 
 def _in_steps(db: Database, remove: Remove) -> Iterator[int]:
-    """Delete something in many writes; yield how much each has deleted."""
+    """Delete something in many writes; yield how much each has deleted.
+
+    In between it rests as long as a write takes: requests wait for its COMMIT, too.
+    """
     count = 1
     while count:
+        began = time.monotonic()
         with db.write() as tx:
             count = remove(tx)
         yield count
         event_loop.pause()
+        time.sleep(min(MAX_REST_S, time.monotonic() - began))
 
 
 def wait_for_clients() -> None:
