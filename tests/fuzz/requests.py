@@ -197,6 +197,8 @@ class World:
         """Create another user in another room."""
         self.me: Person = self._login(f"fuzz{next(self._numbers)}")
         room = self.me.create_room(preset="public_chat")
+        later = {"delay_ms": 3_600_000, "content": {}}
+        delayed = self.me.put(f"rooms/{quote(room)}/delayed_event/m.room.message/t", json=later)
         self.names = {
             "user": self.me.user_id,
             "other": self.other.user_id,
@@ -206,6 +208,7 @@ class World:
             "device": self.me.device_id,
             "password": PASSWORD,
             "token": "s1",
+            "delayed": delayed.get_json()["delay_id"],
         }
 
     def ask(
