@@ -13,6 +13,7 @@ from homebody.core.oauth import metadata
 from homebody.spec.events import Json
 
 bp = Blueprint("auth_metadata", __name__, url_prefix="/_matrix/client")
+discovery = Blueprint("auth_discovery", __name__, url_prefix="/.well-known")
 
 
 @bp.get("/v1/auth_metadata")
@@ -24,3 +25,16 @@ def get_auth_metadata() -> Json:
     Spec: client-server-api#get_matrixclientv1auth_metadata
     """
     return metadata.of_server(homeserver.server.config)
+
+
+@discovery.get("/openid-configuration")
+@discovery.get("/oauth-authorization-server")
+@unauthenticated
+def get_discovery_document() -> Json:
+    """Return the same metadata where OAuth libraries look for it, below the issuer.
+
+    Clients that are built on such a library, as Ketesa is, know the issuer alone. The first path is
+    of OpenID Connect, which this server does not offer: there are no ID tokens.
+    See RFC 8414, section 3.
+    """
+    return get_auth_metadata()

@@ -88,7 +88,7 @@ def may_redirect_to(registration: Json, uri: str) -> bool:
 def is_verified(uri: str) -> bool:
     """Return whether a redirect URI proves which client it is: others can claim schemes and ports.
 
-    Spec: RFC 8252, section 8.6
+    See RFC 8252, section 8.6.
     """
     return uri.startswith("https://")
 

@@ -4,7 +4,7 @@ A session holds one text, encrypted by the devices, that both read and replace; 
 each write, so neither overwrites what it has not read. Sessions are kept in memory for a few
 minutes: after a restart the devices begin again.
 
-Spec: MSC4388, and MSC4108 of 2024, which clients use
+See MSC4388, and MSC4108 of 2024, which clients use.
 """
 
 from __future__ import annotations
