@@ -64,7 +64,7 @@ def discover(client: Client, issuer: str) -> Metadata:
         raise RemoteError("bad_response", f"The metadata at {url} is for another issuer")
     endpoints = (found.authorization_endpoint, found.token_endpoint, found.jwks_uri)
     optional = (found.userinfo_endpoint, found.end_session_endpoint)
-    for endpoint in (*endpoints, *filter(None, optional)):
+    for endpoint in (*endpoints, *(it for it in optional if it is not None)):
         _check_endpoint(issuer, endpoint)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -90,6 +91,22 @@ def test_another_user_of_the_provider_confirms_nothing(
     assert page.status_code == 403
     assert "belongs to another account" in visible(page)
     assert challenge(person, session=session).status_code == 401
+
+
+def test_the_provider_is_asked_for_a_new_login(browser: FlaskClient, provider: Provider) -> None:
+    person = client_of(browser, provider)
+    session = challenge(person).get_json()["session"]
+    start = f"/_homebody/sign-on/confirm/test?session={session}"
+
+    first = browser.get(start).headers["Location"]
+    usual = browser.get("/_homebody/sign-on/start/test").headers["Location"]
+    old = browser.get(provider.log_in(first, auth_time=int(time.time()) - 3600))
+    page = confirm(browser, provider, session, auth_time=int(time.time()))
+
+    assert "&max_age=0" in first
+    assert "max_age" not in usual
+    assert old.status_code == 502
+    assert "Go ahead?" in visible(page)
 
 
 def test_a_login_for_something_else_confirms_nothing(make_app: MakeApp, provider: Provider) -> None:

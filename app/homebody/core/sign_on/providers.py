@@ -35,6 +35,7 @@ FAILED_FOR_S: Final = 5.0
 its timeout, one after another."""
 RENEWED_AFTER_S: Final = 30.0
 """How old the kept keys are at least when a token with an unknown key has them fetched again."""
+RECENT_S: Final = 600.0
 MAX_TOKEN_IDS: Final = 10_000
 
 Json = dict[str, Any]
@@ -49,6 +50,8 @@ class Login:
     state: str
     nonce: str
     code_verifier: str
+    is_again: bool = False
+    """Whether a user who is logged in at the provider has to log in there once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class Providers:
             "code_challenge": base64.urlsafe_b64encode(digest).decode().rstrip("="),
             "code_challenge_method": "S256",
         }
+        if login.is_again:  # not prompt=login, which Google does not know
+            query["max_age"] = "0"
         return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
 
     def identify(
@@ -130,6 +135,8 @@ class Providers:
         credentials = (provider.client_id, self._secrets[provider.id])
         tokens = openid_provider.exchange(self._client, metadata, credentials, form)
         claims = self._checked(provider, metadata, tokens.id_token, login.nonce)
+        if login.is_again:
+            _check_recent(claims)
         templates = (
             provider.localpart_template,
             provider.display_name_template,
@@ -225,6 +232,13 @@ class Providers:
         except RemoteError as problem:
             self._failures.put(what, problem, FAILED_FOR_S)
             raise
+
+
+def _check_recent(claims: Json) -> None:
+    """Raise RemoteError if the provider says that the user has logged in there long ago."""
+    auth_time = claims.get("auth_time")
+    if isinstance(auth_time, int | float) and time.time() - auth_time > RECENT_S:
+        raise RemoteError("bad_response", "The provider has not asked the user to log in again")
 
 
 def _identity(provider: OidcProvider, claims: Json) -> Identity:

@@ -64,10 +64,10 @@ def come_back(provider_id: str) -> Response:
     provider, browser = homeserver.login_providers.find(provider_id), cookie()
     state, code = request.args.get("state", ""), request.args.get("code", "")
     with homeserver.database.write() as tx:
-        attempts.note_return(tx, browser, state, provider.id)
+        attempt = attempts.note_return(tx, browser, state, provider.id)
     if not code:
         raise _refusal(provider, request.args.get("error", ""))
-    login = _login(provider, browser, state)
+    login = _login(provider, browser, state, attempt.purpose)
     with provider_errors(provider):
         identity = homeserver.login_providers.identify(
             provider, login, code=code, issuer=request.args.get("iss")
@@ -88,7 +88,7 @@ def leave(provider_id: str, purpose: Purpose, target: str, user_id: str | None =
     with homeserver.database.write() as tx:
         state = attempts.begin(tx, browser, provider.id, purpose, target, user_id)
     with provider_errors(provider):
-        login = _login(provider, browser, state)
+        login = _login(provider, browser, state, purpose)
         url = homeserver.login_providers.authorization_url(provider, login)
     return browser_sessions.with_sign_on_cookie(redirect(url), browser)
 
@@ -131,12 +131,13 @@ def provider_errors(provider: OidcProvider) -> Iterator[None]:
         raise errors.unknown(sentence, 504 if is_slow else 502) from problem
 
 
-def _login(provider: OidcProvider, browser: str, state: str) -> Login:
+def _login(provider: OidcProvider, browser: str, state: str, purpose: Purpose) -> Login:
     return Login(
         f"{homeserver.server.config.public_url}{PREFIX}/callback/{provider.id}",
         state,
         attempts.secret(browser, state, "nonce"),
         attempts.secret(browser, state, "verifier"),
+        is_again=purpose == "confirm",
     )
 
 
