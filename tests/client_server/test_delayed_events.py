@@ -203,7 +203,8 @@ def test_what_is_cancelled_is_never_sent(login: Login, room: Room) -> None:
     assert timeline(alice, room_id)[-1]["event_id"] == last
     assert manage(alice, delay_id, "send") == (409, "M_UNKNOWN")
     assert manage(alice, delay_id, "restart") == (409, "M_UNKNOWN")
-    assert manage(alice, delay_id, "restart", UNSTABLE) == (404, "M_NOT_FOUND")
+    for action in ("restart", "send"):
+        assert manage(alice, delay_id, action, UNSTABLE) == (404, "M_NOT_FOUND")
 
 
 def test_what_is_sent_at_once_is_sent_once(login: Login, room: Room) -> None:
@@ -219,6 +220,7 @@ def test_what_is_sent_at_once_is_sent_once(login: Login, room: Room) -> None:
     last = timeline(alice, room_id)
     assert [it["event_id"] for it in last if it["content"] == TEXT] == [found["event_id"]]
     assert manage(alice, delay_id, "cancel") == (409, "M_UNKNOWN")
+    assert manage(alice, delay_id, "cancel", UNSTABLE) == (404, "M_NOT_FOUND")
     assert manage(alice, delay_id, "restart") == (404, "M_NOT_FOUND")
 
 

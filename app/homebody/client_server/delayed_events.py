@@ -127,15 +127,15 @@ def update_delayed_event(delay_id: str) -> Json:
 
 
 def _manage_unstable(delay_id: str, action: str) -> Json:
-    """Do an action. Raises M_NOT_FOUND for the restart of an event that is over.
+    """Do an action. Raises M_NOT_FOUND for an event that is over in another way.
 
-    Where the stable path reports a conflict, clients of this one would give up a call; at
-    M_NOT_FOUND they schedule another event.
+    Where the stable path reports a conflict, clients of this one would give up a call, and
+    lk-jwt-service would try for minutes; both know what M_NOT_FOUND means.
     """
     try:
         return _manage(delay_id, action)
     except MatrixError as error:
-        if action == "restart" and error.status == 409:
+        if error.status == 409:
             raise errors.not_found(error.message) from None
         raise
 
