@@ -193,3 +193,13 @@ def test_the_page_of_a_user_lists_the_rooms(browser: FlaskClient, alice: Person)
 
     assert joined in text
     assert f"{left} (leave)" in text
+
+
+def test_a_user_is_found_by_the_e_mail_address(browser: FlaskClient, alice: Person) -> None:
+    send(browser, f"{page_of(alice)}/edit", displayname="", emails="a@example.org")
+
+    found = visible(browser.get(USERS, query_string={"q": "A@example.org"}))
+    nobody = visible(browser.get(USERS, query_string={"q": "b@example.org"}))
+
+    assert "The e-mail address is that of @alice:localhost" in found
+    assert "that of" not in nobody

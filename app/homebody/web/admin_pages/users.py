@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from homebody import errors
 from homebody.context import homeserver
 from homebody.core import audit
-from homebody.core.accounts import overrides
+from homebody.core.accounts import overrides, threepids
 from homebody.core.accounts.accounts import AccountInfo
 from homebody.core.administration import user_activity, user_devices, user_list, users
 from homebody.core.media import limits, store
@@ -44,8 +44,11 @@ def list_users() -> Response:
     homeserver.last_seen.write()
     with homeserver.database.read() as tx:
         found, total = user_list.page(tx, query)
+        owner = threepids.owner(tx, layout.searched()) if "@" in layout.searched()[1:] else None
     part = layout.part(total)
-    return layout.page("users.html", users=found, part=part, order=order, orders=ORDERS)
+    return layout.page(
+        "users.html", users=found, part=part, order=order, orders=ORDERS, owner=owner
+    )
 
 
 @bp.get("/users/<user_id>")
