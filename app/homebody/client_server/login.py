@@ -6,7 +6,7 @@ Spec: client-server-api#login, client-server-api#refreshing-access-tokens
 from __future__ import annotations
 
 import msgspec
-from flask import Blueprint
+from flask import Blueprint, request
 
 from homebody import errors
 from homebody.client_server import authentication, http, interactive
@@ -57,8 +57,11 @@ def get_login_flows() -> Json:
 
     Spec: client-server-api#get_matrixclientv3login
     """
-    token: Json = {"type": TOKEN, "get_login_token": True}
-    flows: list[Json] = [{"type": PASSWORD}, _single_sign_on(), token]
+    flows: list[Json] = [{"type": PASSWORD}]
+    # For clients that still use r0, both are of use only if there are other ways than a password
+    is_r0 = "/client/r0/" in (request.environ.get("RAW_URI") or request.environ["REQUEST_URI"])
+    if homeserver.login_providers.all or not is_r0:
+        flows += [_single_sign_on(), {"type": TOKEN, "get_login_token": True}]
     if homeserver.server.appservices.all:
         flows.append({"type": appservice_users.TYPE})
     return {"flows": flows}

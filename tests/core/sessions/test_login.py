@@ -36,8 +36,10 @@ def log_in(client: FlaskClient, name: str, password: str = PASSWORD, **body: Any
 
 
 def test_the_flows_are_told(client: FlaskClient) -> None:
-    flows = client.get(R0 + "login").get_json()["flows"]
+    flows = client.get(V3 + "login").get_json()["flows"]
+    older = client.get(R0 + "login").get_json()
 
+    assert older == {"flows": [{"type": "m.login.password"}]}
     assert [it["type"] for it in flows] == ["m.login.password", "m.login.sso", "m.login.token"]
     assert flows[1]["oauth_aware_preferred"] is True
     assert "identity_providers" not in flows[1]

@@ -49,8 +49,10 @@ def ask(browser: FlaskClient, provider: Provider, url: str = CLIENT) -> TestResp
 
 def test_the_flow_names_the_providers(browser: FlaskClient) -> None:
     flows = browser.get(f"{V3}login").get_json()["flows"]
+    older = browser.get("/_matrix/client/r0/login").get_json()["flows"]
 
     (sso,) = (it for it in flows if it["type"] == "m.login.sso")
+    assert older == flows
     assert sso["identity_providers"] == [{"id": "test", "name": "The test", "brand": "keycloak"}]
     assert sso["oauth_aware_preferred"] is True
     assert sso["org.matrix.msc3824.delegated_oidc_compatibility"] is True
