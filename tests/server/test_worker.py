@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -320,3 +322,15 @@ def test_ctrl_c_ends_it_without_a_trace(tmp_path: Path) -> None:
     running.process.wait(SECONDS)
 
     assert "Traceback" not in running.output()
+
+
+def test_nothing_that_gevent_replaces_is_imported_before(server: RunningServer) -> None:
+    """Else it would block the event loop: gevent warns of ssl, and urllib3 brings the rest."""
+    assert "MonkeyPatchWarning" not in server.output()
+
+    script = "import sys, homebody.server.worker; print('urllib3' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+
+    assert done.stdout == "False\n", done.stderr

@@ -32,7 +32,6 @@ from sqlalchemy.exc import DBAPIError
 
 from homebody import errors
 from homebody.config.settings import FILE_NAME, ConfigError, file_in_force
-from homebody.core.sliding_sync import kept_states
 from homebody.runtime import event_loop, memory
 from homebody.runtime.watchdog import Watchdog
 from homebody.server import listeners, reload, startup
@@ -139,6 +138,10 @@ class Worker(GeventWorker):
 
     def _write_the_last(self) -> None:
         """Write what is written from time to time only."""
+        # Not at the top: gevent replaces parts of ssl and threading only after this module is
+        # imported, and what was imported before would block the event loop
+        from homebody.core.sliding_sync import kept_states  # noqa: PLC0415
+
         parts = self._homeserver
         parts.last_seen.write()
         parts.media_used.write()
