@@ -132,3 +132,15 @@ def test_joined_rooms_follow_as_well(db: Database, room_id: str) -> None:
         assert state.joined_rooms(tx, USERS[-1]) == frozenset()
         store_member(tx, room_id, USERS[-1], "join")
         assert state.joined_rooms(tx, USERS[-1]) == {room_id}
+
+
+def test_members_that_are_found_before_a_write_are_those_that_the_database_has(
+    db: Database, room_id: str
+) -> None:
+    db.caches.clear(db.writer.last_position)
+    with db.read() as tx:
+        state.find_joined(tx, room_id)
+        found = tx.cached(state.JOINED, room_id)
+
+        assert found == read_anew(tx, room_id)
+        assert state.joined(tx, room_id) is found
