@@ -79,14 +79,12 @@ NOTHING_DERIVED: Final = dict.fromkeys(
     )
 )
 """The columns of an event that are empty where many are stored at once."""
-_NEW_ROOM = insert(Room).values(
-    number=select(
-        1
-        + func.max(
-            select(func.coalesce(func.max(Room.number), 0)).scalar_subquery(),
-            select(func.coalesce(func.max(RemovedRoom.number), 0)).scalar_subquery(),
-        )
-    ).scalar_subquery()
+_NEW_ROOM = insert(Room)
+_LAST_NUMBER = select(
+    func.max(
+        select(func.coalesce(func.max(Room.number), 0)).scalar_subquery(),
+        select(func.coalesce(func.max(RemovedRoom.number), 0)).scalar_subquery(),
+    )
 )
 _IS_BEING_REMOVED = select(RemovedRoom.room_id).where(RemovedRoom.room_id == bindparam("room_id"))
 _ADVANCE = (
@@ -192,6 +190,7 @@ def add_room(tx: Tx, room_id: str, head: state.RoomHead) -> None:
     tx.sql.execute(
         _NEW_ROOM,
         {
+            "number": 1 + tx.sql.execute(_LAST_NUMBER).scalar_one(),
             "room_id": room_id,
             "version": head.version,
             "forward_extremities": head.forward_extremities,
