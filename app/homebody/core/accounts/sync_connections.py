@@ -11,12 +11,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import bindparam, delete, select, tuple_
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody.models.devices import Device
 from homebody.models.sync_connections import SyncConnection
 from homebody.storage.database import Database, Reader, Tx
+from homebody.storage.expressions import item, listed
 
 Key = tuple[str, str, str]
 """(user_id, device_id, conn_id)"""
@@ -50,8 +51,9 @@ _OLDEST_OF_DEVICE = (
 _DELETE_OLDEST = delete(SyncConnection).where(
     *_OF_DEVICE, SyncConnection.conn_id.in_(_OLDEST_OF_DEVICE)
 )
-_DEVICES = select(Device.user_id, Device.device_id).where(
-    tuple_(Device.user_id, Device.device_id).in_(bindparam("devices", expanding=True))
+_PAIRS = listed("devices")
+_DEVICES = select(Device.user_id, Device.device_id).join(
+    _PAIRS, (Device.user_id == item(_PAIRS, 0)) & (Device.device_id == item(_PAIRS, 1))
 )
 _IDLE = (
     select(SyncConnection.user_id, SyncConnection.device_id, SyncConnection.conn_id)
