@@ -111,9 +111,15 @@ class JsPerson:
 @contextlib.asynccontextmanager
 async def person(url: str, name: str, *program: str) -> AsyncIterator[JsPerson]:
     """Someone nameless to the server yet, with a client that `node PROGRAM...` runs."""
+    async with started(url, name, "node", *program) as someone:
+        yield someone
+
+
+@contextlib.asynccontextmanager
+async def started(url: str, name: str, *command: str) -> AsyncIterator[JsPerson]:
+    """Someone nameless to the server yet, with a client that answers lines of JSON."""
     process = await asyncio.create_subprocess_exec(
-        "node",
-        *program,
+        *command,
         cwd=JS,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

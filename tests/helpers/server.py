@@ -70,11 +70,11 @@ def start_in(cwd: Path, data_dir: Path, **settings: str) -> RunningServer:
 
 def launch(data_dir: Path, cwd: Path = ROOT, /, **settings: str) -> RunningServer:
     """Launch a server with the settings of `start` without waiting for it."""
-    port = free_port()
+    place = settings.get("bind", f"127.0.0.1:{free_port()}")
     chosen = {
         "data_dir": str(data_dir),
-        "bind": f"127.0.0.1:{port}",
-        "public_url": f"http://127.0.0.1:{port}",
+        "bind": place,
+        "public_url": f"http://{place}",
         "password_hashing": "cheap",
         "rate_limits": "false",
         "log_level": "WARNING",
@@ -93,7 +93,7 @@ def launch(data_dir: Path, cwd: Path = ROOT, /, **settings: str) -> RunningServe
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that kill() reaches its workers too
         )
-    return RunningServer(process, f"http://127.0.0.1:{port}", log)
+    return RunningServer(process, f"http://{place}", log)
 
 
 def wait_until_it_answers(server: RunningServer) -> None:
