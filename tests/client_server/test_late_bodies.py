@@ -35,6 +35,8 @@ WITHOUT_BODY: Final = {
     ("POST", "/_matrix/client/v3/logout/all"),
     ("POST", "/_matrix/media/v1/create"),
     ("PUT", "/_matrix/client/v3/directory/list/appservice/<network_id>/<room_id>"),
+    ("POST", "/_matrix/client/v1/delayed_events/<delay_id>/<action>"),
+    ("POST", "/_matrix/client/v3/org.matrix.msc4140/delayed_events/<delay_id>/<action>"),
 }
 SWITCHED_OFF: Final = {"M_THREEPID_DENIED"}
 """The error of endpoints that need settings which a new server does not have."""

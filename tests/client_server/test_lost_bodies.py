@@ -51,6 +51,9 @@ CALLED_WITHOUT: Final = {
     ("POST", "/_synapse/admin/v1/user/<user_id>/media/quarantine"),
     ("POST", "/_synapse/admin/v1/purge_history/<room_id>"),
     ("POST", "/_synapse/admin/v1/purge_history/<room_id>/<event_id>"),
+    ("POST", "/_synapse/admin/v1/scheduled_tasks/<task_id>/cancel"),
+    ("POST", "/_matrix/client/v1/delayed_events/<delay_id>/<action>"),
+    ("POST", "/_matrix/client/v3/org.matrix.msc4140/delayed_events/<delay_id>/<action>"),
 }
 """Endpoints that clients call without a body."""
 OF_OTHERS: Final = re.compile("/appservice/|^/_homebody/|^/_matrix/static/|/fallback/web$")

@@ -25,6 +25,7 @@ ONLY_READ = {
     "keys.query_keys",
     "search.search",
     "sliding_sync.sliding_sync",
+    "sliding_sync_v4.sync_v4",
     "profile.search_user_directory",
 }
 """What clients POST only to ask: limited by other means."""
@@ -223,18 +224,23 @@ CHEAP = {
     "/.well-known/matrix/policy_server",
     "/.well-known/matrix/server",
     "/.well-known/matrix/support",
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/openid-configuration",
     "/_homebody/login",
     "/_homebody/oauth/account",
     "/_homebody/oauth/authorize",
     "/_homebody/oauth/register",
+    "/_homebody/sign-on/finish",  # for one login, which its browser alone can continue
     "/_homebody/start",
     "/_matrix/client/v1/auth_metadata",
     "/_matrix/client/v3/auth/<auth_type>/fallback/web",
+    "/_matrix/client/v3/auth/m.login.sso/fallback/web",  # for one session of a client
     "/_matrix/client/v3/homebody.doctor/<path:_rest>",
     "/_matrix/client/v3/io.element.msc4388/rendezvous",
     "/_matrix/client/v3/io.element.msc4388/rendezvous/<rendezvous_id>",
     "/_matrix/client/v3/login",
     "/_matrix/client/v3/login/fallback",
+    "/_matrix/client/v3/login/sso/redirect",
     "/_matrix/client/v3/org.matrix.msc2965/auth_metadata",
     "/_matrix/client/v3/org.matrix.msc4108/rendezvous/<rendezvous_id>",
     "/_matrix/federation/v1/openid/userinfo",  # its sender was given a token for it
@@ -254,9 +260,14 @@ CHEAP = {
 LIMITED = {
     "/_homebody/invite/<token>",
     "/_homebody/reset/<token>",
+    "/_homebody/sign-on/callback/<provider_id>",
+    "/_homebody/sign-on/confirm/<provider_id>",
+    "/_homebody/sign-on/link/<provider_id>",
+    "/_homebody/sign-on/start/<provider_id>",
     "/_matrix/client/v1/register/m.login.registration_token/validity",
     "/_matrix/client/v3/directory/list/room/<room_id>",
     "/_matrix/client/v3/directory/room/<room_alias>",
+    "/_matrix/client/v3/login/sso/redirect/<idp_id>",
     "/_matrix/client/v3/profile/<user_id>",
     "/_matrix/client/v3/profile/<user_id>/<key_name>",
     "/_matrix/client/v3/publicRooms",
@@ -264,7 +275,8 @@ LIMITED = {
     "/_matrix/key/v2/query/<server_name>",
     "/_matrix/key/v2/query/<server_name>/<key_id>",
 }
-"""What has a limit by address; the tests of this file meet each, and server_server/test_keys.py."""
+"""What has a limit by address; the tests of this file meet each, and those in
+server_server/test_keys.py and web/sign_on_pages/test_journey.py."""
 
 
 def test_every_question_that_needs_no_account_is_limited_or_costs_nothing(

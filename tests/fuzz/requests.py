@@ -24,6 +24,9 @@ SLOWEST_SECONDS = 10
 Place = tuple[str | int, ...]
 """A place in a request: ("path", 2), ("query", "limit"), ("body", "filter", "types", 0)."""
 
+ERROR = {"errcode", "error"}
+"""What each error of the Matrix API has."""
+
 GONE = "(gone)"
 """Stands for a missing key."""
 
@@ -83,6 +86,8 @@ _MAY_END_THE_GAME = re.compile(
     r"logout|deactivate|leave|forget|password|device|upgrade|power_levels|/ban|m\.room\.member|"
     r"members/|kick|lock|suspend|tombstone|join_rules|push_rules|encryption|redact|ignored"
 )
+_OAUTH = re.compile(r"^/_homebody/oauth/(clients|token|revoke|device_authorization)\b")
+"""Endpoints whose errors are those of the RFCs of OAuth 2.0."""
 _PAGES = re.compile(r"^/_homebody/|/static/|/fallback/|^/$")
 
 
@@ -246,7 +251,8 @@ def check(request: Made, answer: TestResponse, told: str) -> None:
         body = orjson.loads(answer.get_data())  # strict: no NaN and no lone surrogates
         if answer.status_code >= 400:
             is_challenge = answer.status_code == 401 and "flows" in body
-            assert is_challenge or {"errcode", "error"} <= body.keys(), f"{told} {body}"
+            of_error = {"error", "error_description"} if _OAUTH.match(request.url) else ERROR
+            assert is_challenge or of_error <= body.keys(), f"{told} {body}"
     elif answer.status_code >= 400:
         assert _PAGES.search(request.url), f"{told} {answer.mimetype}"
 

@@ -349,6 +349,11 @@ def test_logins_from_one_address_are_limited(make_app: MakeApp, provider: Provid
 
     assert statuses[:5] == [302] * 5
     assert statuses[6] == 429
+    for path in (
+        "/_homebody/sign-on/callback/test?state=x&code=x",
+        "/_matrix/client/v3/login/sso/redirect/test?redirectUrl=https://example.com",
+    ):
+        assert browser.get(path).status_code == 429
 
 
 def test_no_secret_is_in_the_log(
