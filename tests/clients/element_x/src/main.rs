@@ -403,7 +403,7 @@ async fn items(timeline: &Timeline) -> Value {
         let content = event.content();
         let reactions = content.reactions().map(|it| it.keys().cloned().collect::<Vec<_>>());
         json!({
-            "eventId": event.event_id(),
+            "eventId": event.event_id().filter(|_| !event.is_local_echo()),
             "sender": event.sender(),
             "body": content.as_message().map(|it| it.body().to_owned()),
             "isUndecryptable": content.is_unable_to_decrypt(),
