@@ -46,6 +46,8 @@ def test_text_that_looks_like_a_number_stays_text_where_text_is_meant() -> None:
         ("bind", "[::1]"),
         ("bind", "127.0.0.1:65536"),
         ("bind", "300.0.0.1:80"),
+        ("metrics_bind", "8008"),
+        ("metrics_bind", "unix:"),
         ("min_password_length", "0"),
         ("min_password_length", "129"),
         ("min_password_length", "1.0"),
@@ -103,6 +105,7 @@ def test_a_wrong_type_in_the_file_is_refused(tmp_path: Path) -> None:
         "presence = 1",
         "min_password_length = '1'",
         "appservices = false",
+        "metrics_bind = 9100",
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=": must be "):

@@ -194,8 +194,9 @@ def _lists(what: str, parse_one: Callable[[str], T]) -> Kind[tuple[T, ...]]:
     return Kind(f"a list of {what}", parse, from_toml)
 
 
-def _listener(text: str) -> str:
+def _listener(raw: object) -> str:
     """Return an address to listen on, or unix: and the absolute path of a socket."""
+    text = _text(raw)
     scheme, mark, path = text.partition(":")
     if scheme != "unix" or not mark:
         return _address(text)
