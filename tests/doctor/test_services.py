@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from homebody.doctor.examination import Examination, Options
 from homebody.doctor.findings import Finding
 from homebody.web import Application
 from tests.conftest import Login
-from tests.helpers import mail_server, openid_provider, server
+from tests.helpers import coturn, mail_server, openid_provider, server
 from tests.helpers.scripted_server import Response, ScriptedServer
 
 Examine = Callable[..., Examination]
@@ -90,30 +88,6 @@ def test_a_login_provider_has_to_answer_and_to_be_the_one_that_is_meant(examine:
     assert "another issuer" in another.seen
 
 
-@contextmanager
-def coturn(folder: Path, port: int) -> Iterator[None]:
-    """Run coturn with SECRET within the block."""
-    command = ["turnserver", "-n", "--no-cli", "--no-tls", "--no-dtls", "-L", "127.0.0.1"]
-    command += ["-E", "127.0.0.1", "-p", str(port), "--use-auth-secret", "-l", "stdout"]
-    command += ["--static-auth-secret", SECRET, "--realm", "example.org", "--allow-loopback-peers"]
-    command += ["--pidfile", str(folder / "turn.pid"), "--userdb", str(folder / "turn.db")]
-    log = folder / "turn.log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as it:
-        try:
-            until = time.monotonic() + 10
-            while time.monotonic() < until and it.poll() is None:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            else:
-                raise AssertionError(log.read_text(errors="replace"))
-            yield
-        finally:
-            it.terminate()
-
-
 @pytest.mark.clients
 def test_a_turn_server_relays_with_our_secret_and_not_with_another(
     examine: Examine, tmp_path: Path
@@ -122,7 +96,7 @@ def test_a_turn_server_relays_with_our_secret_and_not_with_another(
     port = server.free_port()
     uris = f'["turn:127.0.0.1:{port}?transport=udp", "turn:127.0.0.1:{port}?transport=tcp"]'
 
-    with coturn(tmp_path, port):
+    with coturn.running(tmp_path, port, SECRET):
         good = list(services.turn(examine(turn_uris=uris, turn_shared_secret=SECRET)))
         wrong = list(services.turn(examine(turn_uris=uris, turn_shared_secret="another")))
         unset = list(services.turn(examine(turn_uris=uris)))
