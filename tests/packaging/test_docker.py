@@ -20,7 +20,7 @@ LIVEKIT: dict[str, Any] = yaml.safe_load((FOLDER / "livekit.yaml").read_text())
 def test_the_last_stage_runs_as_a_user_and_is_checked() -> None:
     last = DOCKERFILE.rpartition("\nFROM ")[2]
 
-    assert re.search(r"^USER homebody$", last, re.MULTILINE)
+    assert re.search(r"^USER 8008$", last, re.MULTILINE)
     assert re.search(r"^HEALTHCHECK .*\\\n +CMD \[", last, re.MULTILINE)
     assert last.rstrip().endswith('CMD ["homebody", "serve"]')
     assert ":latest" not in DOCKERFILE
