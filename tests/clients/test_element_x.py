@@ -15,8 +15,8 @@ import pytest
 
 from tests.clients import js_client
 from tests.clients.js_client import JsPerson
-from tests.clients.test_account_pages import browser
-from tests.clients.test_oauth import TERMS, callback, sign_up
+from tests.clients.test_account_pages import TERMS, browser
+from tests.clients.test_oauth import callback, sign_up
 from tests.helpers.server import RunningServer, free_port, start
 
 PROGRAM = Path(sys.prefix) / "element_x" / "debug" / "element-x"
