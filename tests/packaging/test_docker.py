@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from homebody.config import settings
@@ -24,6 +28,21 @@ def test_the_last_stage_runs_as_a_user_and_is_checked() -> None:
     assert re.search(r"^HEALTHCHECK .*\\\n +CMD \[", last, re.MULTILINE)
     assert last.rstrip().endswith('CMD ["homebody", "serve"]')
     assert ":latest" not in DOCKERFILE
+
+
+@pytest.mark.clients
+def test_a_linter_finds_nothing_in_the_dockerfile() -> None:
+    command = [str(Path(sys.executable).parent / "hadolint"), str(FOLDER / "Dockerfile")]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_data_of_a_server_in_the_checkout_stay_out_of_the_build() -> None:
+    left_out = (ROOT / ".dockerignore").read_text().splitlines()
+
+    assert {"data", ".git", ".venv", "build"} <= set(left_out)
 
 
 def test_the_variables_are_settings_that_can_be_loaded() -> None:
