@@ -3,28 +3,17 @@
 Its user signs up and in by OAuth in headless Chromium.
 """
 
-import asyncio
-import contextlib
-import itertools
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.clients import js_client
-from tests.clients.js_client import JsPerson
+from tests.clients import phones
+from tests.clients.phones import Phone, verify
 from tests.clients.test_account_pages import TERMS, browser
-from tests.clients.test_oauth import callback, sign_up
 from tests.helpers.server import RunningServer, free_port, start
 
-PROGRAM = Path(sys.prefix) / "element_x" / "debug" / "element-x"
-
-pytestmark = [
-    pytest.mark.skipif(not PROGRAM.exists(), reason="matrix-sdk needs Rust 1.96 or later"),
-    pytest.mark.timeout(240),
-]
+pytestmark = phones.MARKS
 
 
 @pytest.fixture(scope="module")
@@ -33,58 +22,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     running = start(tmp_path_factory.mktemp("element"), registration="open", terms=TERMS)
     yield running
     running.stop()
-
-
-class Phone:
-    """A device with Element X: its program, and the folder that outlives it."""
-
-    numbers = itertools.count(1)
-
-    def __init__(self, house: RunningServer, folder: Path) -> None:
-        self.house = house
-        self.folder = folder / f"phone-{next(self.numbers)}"
-        self.session: dict[str, Any] = {}
-
-    @contextlib.asynccontextmanager
-    async def app(self) -> AsyncIterator[JsPerson]:
-        """The program, which goes on with the session that was there before."""
-        async with js_client.started(self.house.url, "phone", str(PROGRAM)) as app:
-            found = await app.ask("open", baseUrl=self.house.url, folder=str(self.folder))
-            assert found["slidingSync"] == "Native"
-            assert found["canSignUp"] is True
-            if self.session:
-                await app.ask("restore", **self.session)
-                await app.ask("start")
-            yield app
-            if self.session:
-                self.session = await app.ask("session")
-
-    async def log_in(self, app: JsPerson, window: JsPerson, *, is_new: bool) -> str:
-        """Log in by OAuth, as a new user or the one who is logged in in the browser."""
-        async with callback() as uri:
-            await window.ask("open", url=await app.ask("link", redirectUri=uri, create=is_new))
-            if is_new:
-                await sign_up(window)
-            else:
-                await window.ask("waitFor", text="Let Example in?")
-            await window.ask("press", button="Let it in")
-            await window.ask("waitFor", text="Welcome back")
-            me = await app.ask("complete", url=await window.ask("evaluate", script="location.href"))
-        self.session = await app.ask("session")
-        await app.ask("start")
-        return str(me["userId"])
-
-
-async def verify(new: JsPerson, old: JsPerson) -> None:
-    """Verify a new device by an old one: both show the same emoji."""
-    await new.ask("verify")
-    await old.ask("accept")
-    await new.ask("startSas")
-    shown, same = await asyncio.gather(old.ask("emoji"), new.ask("emoji"))
-    assert shown == same
-    assert len(shown) == 7
-    await asyncio.gather(old.ask("confirm"), new.ask("confirm"))
-    await new.ask("waitVerified")
 
 
 async def test_a_user_signs_up_writes_and_goes_on_after_restarts(tmp_path: Path) -> None:
@@ -161,15 +98,15 @@ async def test_a_lost_device_is_replaced_by_the_recovery_key(
 
 
 async def test_two_users_talk_encrypted(house: RunningServer, tmp_path: Path) -> None:
-    phones = [Phone(house, tmp_path) for _ in range(2)]
+    first, second = Phone(house, tmp_path), Phone(house, tmp_path)
     async with (
         browser(house, "dora") as hers,
         browser(house, "emil") as his,
-        phones[0].app() as dora,
-        phones[1].app() as emil,
+        first.app() as dora,
+        second.app() as emil,
     ):
-        await phones[0].log_in(dora, hers, is_new=True)
-        emil_id = await phones[1].log_in(emil, his, is_new=True)
+        await first.log_in(dora, hers, is_new=True)
+        emil_id = await second.log_in(emil, his, is_new=True)
         room = await dora.ask("createRoom", name="Tea", encrypted=True, invite=[emil_id])
         await emil.ask("join", roomId=room)
         await dora.ask("waitForMember", roomId=room, userId=emil_id)

@@ -1,7 +1,7 @@
 /**
  * Headless Chromium for the server's own pages, moved by lines of JSON on standard input:
  *
- *     node pages.mjs CHROMIUM [no-script] [away=HOST:PORT]
+ *     node pages.mjs CHROMIUM [no-script] [any-certificate] [away=HOST:PORT]
  *
  * With the last, https://*.example.com is there, with any certificate.
  *
@@ -32,7 +32,7 @@ const browser = await chromium.launch({
 });
 const page = await browser.newPage({
     javaScriptEnabled: !options.includes("no-script"),
-    ignoreHTTPSErrors: Boolean(away),
+    ignoreHTTPSErrors: Boolean(away) || options.includes("any-certificate"),
 });
 page.setDefaultTimeout(10_000);
 const faults = [];
