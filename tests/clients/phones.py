@@ -77,3 +77,14 @@ async def verify(new: JsPerson, old: JsPerson) -> None:
     assert len(shown) == 7
     await asyncio.gather(old.ask("confirm"), new.ask("confirm"))
     await new.ask("waitVerified")
+
+
+async def settled(app: JsPerson) -> None:
+    """Wait until a device has all secrets, which the other one sends one by one."""
+    wanted = {"verification": "Verified", "recovery": "Enabled", "backup": "Enabled"}
+    for _ in range(50):
+        state = await app.ask("encryptionState")
+        if state == wanted:
+            return
+        await asyncio.sleep(0.2)
+    raise AssertionError(state)
