@@ -76,9 +76,10 @@ def test_operations_are_tied_to_the_views_that_serve_them() -> None:
 
     assert found["getVersions"].view.startswith("app/homebody/client_server/versions.py:")
     assert found["getServerKey"].view.startswith("app/homebody/server_server/keys.py:")
-    assert found["redirectToSSO"].view == ""
+    assert found["redirectToSSO"].view.startswith("app/homebody/web/sign_on_pages/clients.py:")
+    assert found["askPolicyServerToSign"].view == ""
     assert not spec_index.is_named_otherwise(found["getVersions"])
-    assert not spec_index.is_named_otherwise(found["redirectToSSO"])
+    assert not spec_index.is_named_otherwise(found["askPolicyServerToSign"])
 
 
 def test_each_operation_stands_once_with_all_its_names() -> None:
