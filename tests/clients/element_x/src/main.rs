@@ -7,6 +7,9 @@
 //! - start, stop: the SyncService; syncState
 //! - createRoom {name, encrypted, invite}, join {roomId}, waitForMember {roomId, userId}, rooms
 //! - send, react, redact {roomId, ...}; timeline, waitFor {roomId, body}, paginate {roomId}
+//! - edit, reply, sendInThread, waitForThread, pin {roomId, eventId, ...}; read, pinned, paginateToStart
+//! - attach {roomId, name, data}, download {roomId, eventId}
+//! - roomList {filter, expected}, leave, knock, ignore, searchUsers, subscribeThread, notification
 //! - qrLogin, qrGrant {code}: one of two devices that meet; qrSee {what}, qrCheck {checkCode}, qrConfirm
 //! - enableRecovery, recover {key}, encryptionState
 //! - verify: ask own other device; accept {}: what was asked; startSas, emoji, confirm, waitVerified
@@ -14,6 +17,7 @@
 #![recursion_limit = "256"]
 
 mod qr;
+mod rooms;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -233,6 +237,12 @@ impl App {
                 }))
             }
             "qrLogin" | "qrGrant" | "qrSee" | "qrCheck" | "qrConfirm" => self.qr(command, given).await,
+            "edit" | "reply" | "sendInThread" | "waitForThread" | "read" | "pin" | "pinned"
+            | "paginateToStart" | "attach" | "download" => self.in_timeline(command, given).await,
+            "roomList" => self.room_list(given).await,
+            "ignore" | "leave" | "knock" | "searchUsers" | "subscribeThread" | "notification" => {
+                self.among_users(command, given).await
+            }
             "verify" => self.verify().await,
             "accept" => self.accept().await,
             "startSas" => {
@@ -419,6 +429,8 @@ async fn items(timeline: &Timeline) -> Value {
             "isRedacted": content.is_redacted(),
             "isEncrypted": event.encryption_info().is_some(),
             "reactions": reactions,
+            "isReply": content.in_reply_to().is_some(),
+            "threadLength": content.thread_summary().map(|it| it.num_replies),
             "readers": event.read_receipts().keys().collect::<Vec<_>>(),
         })
     });
