@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -47,12 +46,6 @@ async def said(who: JsPerson, other: JsPerson, room: str, body: str) -> str:
     """Send a message; return its ID once the other one has it."""
     await who.ask("send", roomId=room, body=body)
     return str((await other.ask("waitFor", roomId=room, body=body))["eventId"])
-
-
-async def item(who: JsPerson, room: str, event_id: str) -> dict[str, Any]:
-    """Return what a timeline shows of an event."""
-    shown = await who.ask("timeline", roomId=room)
-    return next(it for it in shown if it["eventId"] == event_id)
 
 
 async def test_messages_are_edited_answered_and_pinned(
@@ -123,7 +116,45 @@ async def test_a_push_is_shown_and_users_are_found_and_ignored(
         shown = await hugo.ask("notification", roomId=room, eventId=event_id)
         found = await gerda.ask("searchUsers", text=hugo.user_id[1:].split(":")[0])
         await gerda.ask("ignore", userId=hugo.user_id)
+        ignored = await gerda.ask("ignored", userId=hugo.user_id)
 
+        assert ignored is True
         assert shown["type"] == "m.room.message"
         assert shown["room"] == "Tea"
         assert found == [hugo.user_id]
+
+
+async def test_readers_are_shown_and_history_goes_back_to_its_beginning(
+    house: RunningServer, tmp_path: Path
+) -> None:
+    async with two(house, tmp_path) as (gerda, hugo, room):
+        first = await said(gerda, hugo, room, "message 0")
+        await hugo.ask("stop")  # so that he has a gap to fill
+        for number in range(1, 210):
+            await gerda.ask("send", roomId=room, body=f"message {number}")
+        await gerda.ask("waitFor", roomId=room, body="message 209")
+        await hugo.ask("start")
+        last = (await hugo.ask("waitFor", roomId=room, body="message 209"))["eventId"]
+        await hugo.ask("read", roomId=room)
+        await gerda.ask("waitForReader", roomId=room, eventId=last, userId=hugo.user_id)
+        pages = await hugo.ask("paginateToStart", roomId=room)
+        shown = [it for it in await hugo.ask("timeline", roomId=room) if it["body"]]
+        await gerda.ask("redact", roomId=room, eventId=last)
+        await hugo.ask("waitForRedaction", roomId=room, eventId=last)
+
+        assert [it["body"] for it in shown] == [f"message {number}" for number in range(210)]
+        assert shown[0]["eventId"] == first
+        assert pages > 3
+        assert all(it["isEncrypted"] for it in shown)
+
+
+async def test_who_knocks_is_let_in(house: RunningServer, tmp_path: Path) -> None:
+    async with two(house, tmp_path) as (gerda, hugo, _):
+        room = await gerda.ask("createRoom", name="Kitchen", knock=True)
+        await hugo.ask("knock", roomId=room)
+        await gerda.ask("letIn", roomId=room, userId=hugo.user_id)
+        invites = await hugo.ask("roomList", filter="invites", expected=1)
+        await hugo.ask("join", roomId=room)
+        await gerda.ask("waitForMember", roomId=room, userId=hugo.user_id)
+
+        assert [it["roomId"] for it in invites] == [room]

@@ -8,8 +8,9 @@
 //! - createRoom {name, encrypted, invite}, join {roomId}, waitForMember {roomId, userId}, rooms
 //! - send, react, redact {roomId, ...}; timeline, waitFor {roomId, body}, paginate {roomId}
 //! - edit, reply, sendInThread, waitForThread, pin {roomId, eventId, ...}; read, pinned, paginateToStart
+//! - waitForReader {roomId, eventId, userId}, waitForRedaction {roomId, eventId}
 //! - attach {roomId, name, data}, download {roomId, eventId}
-//! - roomList {filter, expected}, leave, knock, ignore, searchUsers, subscribeThread, notification
+//! - roomList {filter, expected}, leave, knock, letIn, ignore, ignored, searchUsers, subscribeThread, notification
 //! - qrLogin, qrGrant {code}: one of two devices that meet; qrSee {what}, qrCheck {checkCode}, qrConfirm
 //! - enableRecovery, recover {key}, encryptionState
 //! - verify: ask own other device; accept {}: what was asked; startSas, emoji, confirm, waitVerified
@@ -34,6 +35,7 @@ use matrix_sdk::ruma::api::client::discovery::get_authorization_server_metadata:
 use matrix_sdk::ruma::api::client::room::create_room::v3::Request as CreateRoom;
 use matrix_sdk::ruma::events::key::verification::request::ToDeviceKeyVerificationRequestEvent;
 use matrix_sdk::ruma::events::room::encryption::RoomEncryptionEventContent;
+use matrix_sdk::ruma::events::room::join_rules::{JoinRule, RoomJoinRulesEventContent};
 use matrix_sdk::ruma::events::room::message::RoomMessageEventContent;
 use matrix_sdk::ruma::events::room::member::MembershipState;
 use matrix_sdk::ruma::events::InitialStateEvent;
@@ -238,9 +240,9 @@ impl App {
             }
             "qrLogin" | "qrGrant" | "qrSee" | "qrCheck" | "qrConfirm" => self.qr(command, given).await,
             "edit" | "reply" | "sendInThread" | "waitForThread" | "read" | "pin" | "pinned"
-            | "paginateToStart" | "attach" | "download" => self.in_timeline(command, given).await,
+            | "paginateToStart" | "waitForReader" | "waitForRedaction" | "attach" | "download" => self.in_timeline(command, given).await,
             "roomList" => self.room_list(given).await,
-            "ignore" | "leave" | "knock" | "searchUsers" | "subscribeThread" | "notification" => {
+            "ignore" | "ignored" | "letIn" | "leave" | "knock" | "searchUsers" | "subscribeThread" | "notification" => {
                 self.among_users(command, given).await
             }
             "verify" => self.verify().await,
@@ -329,6 +331,10 @@ impl App {
         request.name = Some(text(given, "name")?.to_owned());
         if given["encrypted"] == json!(true) {
             let content = RoomEncryptionEventContent::with_recommended_defaults();
+            request.initial_state.push(InitialStateEvent::with_empty_state_key(content).to_raw_any());
+        }
+        if given["knock"] == json!(true) {
+            let content = RoomJoinRulesEventContent::new(JoinRule::Knock);
             request.initial_state.push(InitialStateEvent::with_empty_state_key(content).to_raw_any());
         }
         for user_id in given["invite"].as_array().into_iter().flatten() {

@@ -5,6 +5,7 @@ use futures_util::StreamExt;
 use matrix_sdk::media::{MediaFormat, MediaRequestParameters};
 use matrix_sdk::room::edit::EditedContent;
 use matrix_sdk::ruma::api::client::receipt::create_receipt::v3::ReceiptType;
+use matrix_sdk::ruma::events::room::member::MembershipState;
 use matrix_sdk::ruma::events::room::message::{
     MessageType, RoomMessageEventContent, RoomMessageEventContentWithoutRelation,
 };
@@ -65,6 +66,16 @@ impl App {
                 })
                 .await;
             }
+            "waitForReader" => {
+                let reader = json!(text(given, "userId")?);
+                return self.wait_for_item(given, |it| {
+                    it["readers"].as_array().is_some_and(|all| all.contains(&reader))
+                })
+                .await;
+            }
+            "waitForRedaction" => {
+                return self.wait_for_item(given, |it| it["isRedacted"] == json!(true)).await;
+            }
             "paginateToStart" => {
                 let mut pages = 1;
                 while !timeline.paginate_backwards(50).await? {
@@ -97,6 +108,18 @@ impl App {
             other => return Err(anyhow!("{other} is not a command")),
         }
         Ok(Value::Null)
+    }
+
+    /// Wait until an event is shown as it is expected.
+    async fn wait_for_item(&mut self, given: &Value, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
+        let timeline = self.timeline(given).await?;
+        let wanted = json!(event_id(given)?);
+        until("the event", async || {
+            let shown = items(&timeline).await;
+            let mut all = shown.as_array().into_iter().flatten();
+            Ok(all.find(|it| it["eventId"] == wanted && is_so(it)).cloned())
+        })
+        .await
     }
 
     async fn thread(&mut self, given: &Value) -> Result<matrix_sdk_ui::Timeline> {
@@ -143,6 +166,24 @@ impl App {
         let client = self.client()?;
         match command {
             "ignore" => client.account().ignore_user(&UserId::parse(text(given, "userId")?)?).await?,
+            "ignored" => {
+                let user_id = UserId::parse(text(given, "userId")?)?;
+                return until("the ignored user", async || {
+                    Ok(client.is_user_ignored(&user_id).await.then_some(json!(true)))
+                })
+                .await;
+            }
+            "letIn" => {
+                let room = self.room(&RoomId::parse(text(given, "roomId")?)?).await?;
+                let user_id = UserId::parse(text(given, "userId")?)?;
+                until("the knock", async || {
+                    let member = room.get_member(&user_id).await?;
+                    let knocks = member.is_some_and(|it| *it.membership() == MembershipState::Knock);
+                    Ok(knocks.then_some(()))
+                })
+                .await?;
+                room.invite_user_by_id(&user_id).await?;
+            }
             "leave" => self.room(&RoomId::parse(text(given, "roomId")?)?).await?.leave().await?,
             "knock" => {
                 client.knock(text(given, "roomId")?.try_into()?, None, vec![]).await?;
