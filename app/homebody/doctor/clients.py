@@ -8,7 +8,6 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from homebody.core.oauth import metadata
 from homebody.doctor.examination import Examination
 from homebody.doctor.fetching import Answer, UnreachableError
 from homebody.doctor.findings import Finding
@@ -100,10 +99,10 @@ def oauth(ex: Examination) -> Iterator[Finding]:
     if not answer.object.get("authorization_endpoint"):
         yield ex.report.broken("oauth", f"{answer.url}: {answer.shown}")
         return
-    # Without a client, which is an error: the page for it is one that only homebody sends
-    page = ex.fetcher.fetch(f"{ex.url}{metadata.PREFIX}authorize")
+    # Not a page of OAuth's own: without a client it is an error, which a proxy may replace
+    page = ex.fetcher.fetch(f"{ex.url}/_homebody/login")
     is_ours = "frame-ancestors 'none'" in "".join(page.all("Content-Security-Policy"))
-    if page.status != 400 or not is_ours:
+    if page.status != 200 or not is_ours:
         yield ex.report.broken("oauth", f"{page.url}: {page.shown}")
     else:
         yield ex.report.ok("oauth", "browsers reach the pages on which clients log users in")
