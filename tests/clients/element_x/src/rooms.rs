@@ -44,14 +44,16 @@ impl App {
                 thread.send(RoomMessageEventContent::text_plain(text(given, "body")?).into()).await?;
             }
             "waitForThread" => {
+                // The answer may come by sync while the first message is still to be fetched
                 let thread = self.thread(given).await?;
-                thread.paginate_backwards(50).await?;
-                let body = text(given, "body")?;
+                let (root, body) = (text(given, "eventId")?, text(given, "body")?);
                 return until(body, async || {
+                    thread.paginate_backwards(50).await?;
                     let shown = items(&thread).await;
                     let all = shown.as_array().cloned().unwrap_or_default();
                     let is_there = |it: &Value| it["body"] == json!(body) && !it["eventId"].is_null();
-                    Ok(all.iter().any(is_there).then_some(shown))
+                    let is_whole = all.iter().any(|it| it["eventId"] == json!(root));
+                    Ok((is_whole && all.iter().any(is_there)).then_some(shown))
                 })
                 .await;
             }
