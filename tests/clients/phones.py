@@ -14,6 +14,7 @@ import pytest
 
 from tests.clients import js_client
 from tests.clients.js_client import JsPerson
+from tests.clients.test_account_pages import browser
 from tests.clients.test_oauth import callback, sign_up
 from tests.helpers.server import RunningServer
 
@@ -88,3 +89,22 @@ async def settled(app: JsPerson) -> None:
             return
         await asyncio.sleep(0.2)
     raise AssertionError(state)
+
+
+@contextlib.asynccontextmanager
+async def two(house: RunningServer, folder: Path) -> AsyncIterator[tuple[JsPerson, JsPerson, str]]:
+    """Two users in an encrypted room."""
+    first, second = Phone(house, folder), Phone(house, folder)
+    async with (
+        browser(house, "gerda") as hers,
+        browser(house, "hugo") as his,
+        first.app() as gerda,
+        second.app() as hugo,
+    ):
+        await first.log_in(gerda, hers, is_new=True)
+        hugo_id = await second.log_in(hugo, his, is_new=True)
+        room = await gerda.ask("createRoom", name="Tea", encrypted=True, invite=[hugo_id])
+        await hugo.ask("join", roomId=room)
+        await gerda.ask("waitForMember", roomId=room, userId=hugo_id)
+        hugo.user_id = hugo_id
+        yield gerda, hugo, room

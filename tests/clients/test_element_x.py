@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients import phones
-from tests.clients.phones import Phone, settled, verify
+from tests.clients.phones import Phone, settled, two, verify
 from tests.clients.test_account_pages import TERMS, browser
 from tests.helpers.server import RunningServer, free_port, start
 
@@ -97,25 +97,14 @@ async def test_a_lost_device_is_replaced_by_the_recovery_key(
 
 
 async def test_two_users_talk_encrypted(house: RunningServer, tmp_path: Path) -> None:
-    first, second = Phone(house, tmp_path), Phone(house, tmp_path)
-    async with (
-        browser(house, "dora") as hers,
-        browser(house, "emil") as his,
-        first.app() as dora,
-        second.app() as emil,
-    ):
-        await first.log_in(dora, hers, is_new=True)
-        emil_id = await second.log_in(emil, his, is_new=True)
-        room = await dora.ask("createRoom", name="Tea", encrypted=True, invite=[emil_id])
-        await emil.ask("join", roomId=room)
-        await dora.ask("waitForMember", roomId=room, userId=emil_id)
-        await dora.ask("send", roomId=room, body="Tea?")
-        asked = await emil.ask("waitFor", roomId=room, body="Tea?")
-        await emil.ask("react", roomId=room, eventId=asked["eventId"], key="☕")
-        await emil.ask("send", roomId=room, body="With pleasure")
-        answer = await dora.ask("waitFor", roomId=room, body="With pleasure")
-        shown = await dora.ask("timeline", roomId=room)
+    async with two(house, tmp_path) as (gerda, hugo, room):
+        await gerda.ask("send", roomId=room, body="Tea?")
+        asked = await hugo.ask("waitFor", roomId=room, body="Tea?")
+        await hugo.ask("react", roomId=room, eventId=asked["eventId"], key="☕")
+        await hugo.ask("send", roomId=room, body="With pleasure")
+        answer = await gerda.ask("waitFor", roomId=room, body="With pleasure")
+        shown = await gerda.ask("timeline", roomId=room)
 
-    assert asked["isEncrypted"]
-    assert answer["sender"] == emil_id
-    assert [it["reactions"] for it in shown if it["body"] == "Tea?"] == [["☕"]]
+        assert asked["isEncrypted"]
+        assert answer["sender"] == hugo.user_id
+        assert [it["reactions"] for it in shown if it["body"] == "Tea?"] == [["☕"]]

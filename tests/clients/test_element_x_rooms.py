@@ -1,15 +1,14 @@
 """The engine of Element X in rooms: what happens in a timeline, and the list of many rooms."""
 
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.clients import phones
 from tests.clients.js_client import JsPerson
-from tests.clients.phones import Phone
-from tests.clients.test_account_pages import TERMS, browser
+from tests.clients.phones import two
+from tests.clients.test_account_pages import TERMS
 from tests.helpers.server import RunningServer, start
 
 pytestmark = phones.MARKS
@@ -21,25 +20,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     running = start(tmp_path_factory.mktemp("rooms"), registration="open", terms=TERMS)
     yield running
     running.stop()
-
-
-@contextlib.asynccontextmanager
-async def two(house: RunningServer, folder: Path) -> AsyncIterator[tuple[JsPerson, JsPerson, str]]:
-    """Two users in an encrypted room."""
-    first, second = Phone(house, folder), Phone(house, folder)
-    async with (
-        browser(house, "gerda") as hers,
-        browser(house, "hugo") as his,
-        first.app() as gerda,
-        second.app() as hugo,
-    ):
-        await first.log_in(gerda, hers, is_new=True)
-        hugo_id = await second.log_in(hugo, his, is_new=True)
-        room = await gerda.ask("createRoom", name="Tea", encrypted=True, invite=[hugo_id])
-        await hugo.ask("join", roomId=room)
-        await gerda.ask("waitForMember", roomId=room, userId=hugo_id)
-        hugo.user_id = hugo_id
-        yield gerda, hugo, room
 
 
 async def said(who: JsPerson, other: JsPerson, room: str, body: str) -> str:
