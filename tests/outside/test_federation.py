@@ -231,21 +231,6 @@ def test_the_caller_may_decode_the_body(client: FederationClient) -> None:
 # Sizes
 
 
-def test_the_caller_hears_of_what_arrives_before_it_is_read(client: FederationClient) -> None:
-    heard: list[str] = []
-
-    def decode(body: bytes) -> bytes:
-        heard.append("decoded")
-        return body
-
-    client.request("b.test", "GET", "/x", decode=decode, arrived=lambda: heard.append("arrived"))
-    client.request("b.test", "GET", "/x")
-
-    assert heard[0] == "arrived"
-    assert heard.count("decoded") == 1
-    assert heard[-1] == "decoded"
-
-
 def test_a_response_has_a_limit_of_size(client: FederationClient, server: ScriptedServer) -> None:
     server.answer("/x", Response(200, json.dumps("x" * 4998).encode()))
 

@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,10 @@ from homebody.application import create_app
 from homebody.config import settings as config
 from homebody.core.events.state import JOINED_ROOMS
 from homebody.models.account_data import AccountData
-from homebody.storage import migrations, writer
+from homebody.storage import migrations
 from homebody.storage.database import PLACES, Database, Tx
 from homebody.web import Application
 from tests.conftest import ROOT
-from tests.helpers.deliveries import wait_until
 
 
 @pytest.fixture
@@ -135,76 +133,6 @@ def test_writers_that_come_during_a_commit_share_the_next_one(db: Database, disk
 
     assert len(noted(db)) == 20
     assert disk.commits < 20
-
-
-def seconds_of(work: Callable[[], None]) -> float:
-    began = time.monotonic()
-    work()
-    return time.monotonic() - began
-
-
-@pytest.fixture
-def committing(db: Database, disk: Disk) -> Iterator[None]:
-    """A write whose COMMIT takes long."""
-
-    def write() -> None:
-        with db.write() as tx:
-            note(tx, "one")
-
-    disk.may_commit.clear()
-    thread = threading.Thread(target=write)
-    thread.start()
-    wait_until(lambda: disk.begun == 1)
-    yield
-    disk.may_commit.set()
-    thread.join(10)
-
-
-def test_work_that_gives_way_lets_a_commit_end_first(
-    db: Database, disk: Disk, committing: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writer, "GIVE_WAY_SECONDS", 10)
-    done: list[int] = []
-
-    def work() -> None:
-        db.writer.give_way()
-        done.append(disk.commits)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join(0.1)
-    too_early = list(done)
-    disk.may_commit.set()
-    thread.join(10)
-
-    assert too_early == []
-    assert done == [1]
-
-
-def test_it_does_not_wait_when_nothing_is_written(
-    db: Database, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writer, "GIVE_WAY_SECONDS", 10)
-    before = seconds_of(db.writer.give_way)
-    with db.write() as tx:
-        note(tx, "one")
-
-    after = seconds_of(db.writer.give_way)
-
-    assert max(before, after) < 1
-
-
-def test_it_waits_for_a_moment_only_and_half_of_the_time_at_most(
-    db: Database, committing: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writer, "GIVE_WAY_SECONDS", 0.3)
-
-    waited = [seconds_of(db.writer.give_way) for _ in range(3)]
-    time.sleep(0.4)
-    waited.append(seconds_of(db.writer.give_way))
-
-    assert [seconds > 0.2 for seconds in waited] == [True, False, False, True]
-    assert max(waited) < 5
 
 
 def test_nobody_is_answered_before_the_commit(db: Database, disk: Disk) -> None:
@@ -427,7 +355,7 @@ import gevent
 from homebody.application import create_app
 from homebody.config import settings
 from homebody.runtime import event_loop
-from homebody.storage import migrations, writer
+from homebody.storage import migrations
 config = settings.load(None, {}, {"data_dir": sys.argv[1]})
 migrations.upgrade(config)
 database = create_app(config).homeserver.database

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http.client import HTTPMessage, HTTPResponse
 from typing import Any, Final, Protocol
 from urllib.parse import quote, urlencode
@@ -78,7 +78,6 @@ class _Request:
     body: bytes | None
     headers: dict[str, str]
     until: float
-    arrived: Callable[[], None] | None = None
 
 
 class FederationClient:
@@ -114,18 +113,14 @@ class FederationClient:
         max_bytes: int = MAX_BYTES,
         is_signed: bool = True,
         decode: Callable[[bytes], Any] = canonical_json.decode,
-        arrived: Callable[[], None] | None = None,
     ) -> Any:
         """Return the decoded JSON of a server's response.
 
         `path` is percent-encoded already; values of `query` are texts or lists of texts; `json` may
-        be bytes in canonical JSON. `decode` gets the body and raises ValueError. `arrived` is
-        called for each piece of the response that has come, and may wait for a moment. Raises
+        be bytes in canonical JSON. `decode` gets the body and raises ValueError. Raises
         RemoteError: for each status but 2xx with that `status`, and the `content` of the error.
         """
         request = self._request(server, method, path, query, json, timeout_s, is_signed=is_signed)
-        if arrived is not None:
-            request = replace(request, arrived=arrived)
         with self._response(request) as response:
             body = b"".join(https.read(response, max_bytes))
         try:
@@ -301,12 +296,7 @@ class FederationClient:
         headers = {"Host": connection.host_header, **request.headers}
         try:
             return connection.request(
-                request.method,
-                request.target,
-                headers,
-                request.body,
-                request.until,
-                request.arrived,
+                request.method, request.target, headers, request.body, request.until
             )
         except BaseException:
             connection.close()

@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from http.client import HTTPException, HTTPResponse, IncompleteRead
@@ -126,7 +126,6 @@ class Connection:
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._socket = sock
         self._until = 0.0
-        self._arrived: Callable[[], None] | None = None
         self._response: HTTPResponse | None = None
         self.host_header = ""
         self.opened = self.idle_since = time.monotonic()
@@ -138,14 +137,12 @@ class Connection:
         headers: Mapping[str, str],
         body: bytes | None,
         until: float,
-        arrived: Callable[[], None] | None = None,
     ) -> HTTPResponse:
         """Send a request; return the response with its body unread.
 
-        `arrived` is called for each piece of it that has come. Raises ClosedError, OSError and
-        HTTPException.
+        Raises ClosedError, OSError and HTTPException.
         """
-        self._until, self._arrived = until, arrived
+        self._until = until
         lines = [f"{method} {target} HTTP/1.1", *(f"{it}: {headers[it]}" for it in headers)]
         if body is not None:
             lines.append(f"Content-Length: {len(body)}")
@@ -203,10 +200,7 @@ class Connection:
     def receive_into(self, buffer: Any) -> int:
         """Receive bytes. Raises TimeoutError."""
         self._socket.settimeout(self._left())
-        count = self._socket.recv_into(buffer)
-        if self._arrived is not None:
-            self._arrived()
-        return count
+        return self._socket.recv_into(buffer)
 
     def _send(self, content: bytes) -> None:
         rest = memoryview(content)

@@ -17,7 +17,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
 
 from homebody import errors
 from homebody.runtime import event_loop, times
@@ -29,9 +28,6 @@ LOG = logging.getLogger(__name__)
 
 Wake = Callable[[Sequence[Collection[str]]], None]
 Committed = Callable[[int, float], None]
-
-GIVE_WAY_SECONDS: Final = 0.005
-"""A COMMIT that takes longer waits for the disk."""
 
 # Raw SQL: once for each request and COMMIT; 1.7 µs, with Core 3.5 µs
 READ_CLOCK_SQL = "SELECT position, event_number FROM clock"
@@ -54,15 +50,6 @@ class Batch:
         self.writes = 0
         self.woken: list[Collection[str]] = []
         self.after_commit: list[Callable[[], None]] = []
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the COMMIT is over, or has failed."""
-        return self._done.is_set()
-
-    def wait_at_most(self, seconds: float) -> None:
-        """Wait for the end of the COMMIT, but not for long."""
-        self._done.wait(seconds)
 
     def wait(self) -> None:
         """Wait for the COMMIT. Raises 503 if it failed."""
@@ -94,9 +81,6 @@ class Writer:
         """Set by create_app: called after each COMMIT with (number of writes, seconds)."""
         self._caches = caches
         self._batch: Batch | None = None
-        self._latest: Batch | None = None
-        """Also while it is committed, and after that."""
-        self._no_way_until = 0.0
         self._to_commit: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._committer: threading.Thread | None = None
         self._commit_thread = event_loop.DedicatedThread()
@@ -126,7 +110,7 @@ class Writer:
             except sqlite3.Error as error:
                 self.raw.execute("ROLLBACK")  # else no write could begin any more
                 raise disk_errors.answer_to(error) or errors.unavailable() from error
-            self._batch = self._latest = Batch()
+            self._batch = Batch()
             if self._committer is None:
                 self._committer = threading.Thread(target=self._commit_batches, daemon=True)
                 self._committer.start()
@@ -145,20 +129,6 @@ class Writer:
         self._batch = None
         self._caches.clear(self.last_position)
         batch.finish(error if isinstance(error, Exception) else RuntimeError(str(error)))
-
-    def give_way(self) -> None:
-        """Let the writes that are under way be committed and answered first.
-
-        For work for which no request waits, and of which there is much: between the steps of a
-        write and its COMMIT all that is ready runs, so that each of them would take longer. Such
-        work waits for a few milliseconds, and not for more than half of the time.
-        """
-        batch, began = self._latest, time.monotonic()
-        if batch is None or batch.is_done or began < self._no_way_until:
-            return
-        batch.wait_at_most(GIVE_WAY_SECONDS)
-        now = time.monotonic()
-        self._no_way_until = max(self._no_way_until, now + (now - began))
 
     def have_others_written(self) -> bool:
         """Return whether another process has written since the last call.

@@ -98,20 +98,6 @@ def test_a_limited_number_of_calls_run_at_once() -> None:
     tested.stop(time.monotonic() + SECONDS)
 
 
-def test_each_call_gives_way_before_it_begins() -> None:
-    seen: list[int] = []
-    work = Work()
-    work.release.set()
-    tested = Pool(2, work, lambda: seen.append(len(work.begun)))
-
-    for number in range(3):
-        tested.put(number)
-        work.wait(ended=number + 1)
-
-    assert seen == [0, 1, 2]
-    tested.stop(time.monotonic() + SECONDS)
-
-
 def test_slow_calls_do_not_count() -> None:
     work = Work()
     tested = Pool(2, work)

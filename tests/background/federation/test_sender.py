@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from urllib.parse import quote
-
-import pytest
 
 from homebody.background.federation.sender import Sender
 from homebody.core.timeline import sending
 from homebody.core.timeline.sending import Draft
-from homebody.storage.writer import Writer
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers.remote import Remotes
 from tests.helpers.sent import (
     SEND,
     logged,
-    send_as,
     sent,
 )
 from tests.helpers.shared_rooms import join, leave, shared_room, wait_for_bodies
@@ -63,27 +58,6 @@ def test_a_room_of_local_users_logs_nothing(
     alice.send(room_id)
 
     assert logged(app) == 0
-
-
-def test_requests_and_their_responses_give_way_to_writes(
-    app: Application,
-    remote: Remotes,
-    alice: Person,
-    restart: Callable[[], Application],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    b = remote("b.test")
-    room_id = shared_room(app, alice, b)
-    had: list[int] = []
-    monkeypatch.setattr(Writer, "give_way", lambda _: had.append(len(b.transactions)))
-    running = restart()
-
-    send_as(running.homeserver.database, room_id, alice.user_id, "hello")
-    wait_for_bodies(b, ["hello"])
-    running.homeserver.sender.stop()
-
-    assert had[0] == 0
-    assert had[-1] == len(b.transactions)
 
 
 def test_without_federation_nothing_is_logged(make_app: MakeApp) -> None:

@@ -27,17 +27,11 @@ T = TypeVar("T")
 
 
 class Pool(Generic[T]):
-    """At most `size` greenlets that call `work`, besides those of slow calls.
+    """At most `size` greenlets that call `work`, besides those of slow calls."""
 
-    `give_way` is called before each call of `work`, and may wait for a moment.
-    """
-
-    def __init__(
-        self, size: int, work: Callable[[T], None], give_way: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, size: int, work: Callable[[T], None]) -> None:
         self._size = size
         self._work = work
-        self._give_way = give_way
         self._queue: queue.SimpleQueue[T | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
@@ -117,7 +111,6 @@ class Pool(Generic[T]):
         """
         with self._starting:
             event_loop.pause()
-            self._give_way()
 
     def _next(self) -> T | None:
         """Return the next item, or None if there has been none for a while."""

@@ -74,9 +74,8 @@ class Sender:
         self._new: queue.SimpleQueue[_New | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._is_running = False
-        self._give_way = db.writer.give_way
-        self._pool = Pool(REQUESTS_AT_ONCE, self._serve, self._give_way)
-        self._retries = Pool(RETRIES_AT_ONCE, self._serve, self._give_way)
+        self._pool = Pool(REQUESTS_AT_ONCE, self._serve)
+        self._retries = Pool(RETRIES_AT_ONCE, self._serve)
         self._progress = ProgressWriter(db, self._lock, self._destinations)
         if db.server.config.federation:
             db.federate = self._note_event
@@ -343,7 +342,6 @@ class Sender:
                 _SEND + transaction.txn_id,
                 json=transaction.body,
                 timeout_s=TIMEOUT_S,
-                arrived=self._give_way,
             )
         except outside.RemoteError as problem:
             self._fail(destination, transaction, problem)
