@@ -56,9 +56,9 @@ def set_join_rule(alice: Person, room_id: str, **content: Any) -> None:
     assert alice.put(path, json=content).status_code == 200
 
 
-def restrict(alice: Person, room_id: str, *allowed: str) -> None:
+def restrict(alice: Person, room_id: str, *allowed: str, rule: str = "restricted") -> None:
     conditions = [{"type": "m.room_membership", "room_id": it} for it in allowed]
-    set_join_rule(alice, room_id, join_rule="restricted", allow=conditions)
+    set_join_rule(alice, room_id, join_rule=rule, allow=conditions)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -384,12 +384,13 @@ def test_a_join_that_follows_unknown_events_is_refused(
     assert answer.refusal == (400, "M_UNKNOWN")
 
 
+@pytest.mark.parametrize("rule", ["restricted", "knock_restricted"])
 def test_members_of_an_allowed_room_join_a_restricted_room_with_our_signature(
-    b: Remote, login: Login, room: Callable[..., str]
+    b: Remote, login: Login, room: Callable[..., str], rule: str
 ) -> None:
     alice = login("alice")
     allowed, restricted = room(alice), room(alice)
-    restrict(alice, restricted, allowed)
+    restrict(alice, restricted, allowed, rule=rule)
     b.join(allowed, "carol")
 
     joined = b.join(restricted, "carol")

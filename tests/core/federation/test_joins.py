@@ -525,10 +525,11 @@ def test_a_room_is_joined_again_after_all_users_of_this_server_have_left(
     assert b.send(room.message("again")).popitem()[1] == {}
 
 
+@pytest.mark.parametrize("rule", ["restricted", "knock_restricted"])
 def test_members_of_an_allowed_room_join_a_restricted_one_that_another_server_authorises(
-    b: Remote, alice: Person
+    b: Remote, alice: Person, rule: str
 ) -> None:
-    allowed, restricted = b.room(), b.room(join_rule="restricted")
+    allowed, restricted = b.room(), b.room(join_rule=rule)
     join(alice, allowed.id, "b.test")
 
     assert join(alice, restricted.id, "b.test").status_code == 200
