@@ -7,11 +7,14 @@ from urllib.parse import quote
 
 import pytest
 
+from homebody.core.federation import earlier_events
 from homebody.spec import signing
 from homebody.spec.events import Json
 from homebody.spec.room_versions import VERSIONS
 from homebody.web import Application
+from tests.background.federation.test_sender import registered
 from tests.conftest import Login, MakeApp, Person
+from tests.helpers.remote import Remotes
 from tests.helpers.rooms import refusal
 from tests.helpers.signing_server import SigningServer
 
@@ -79,6 +82,26 @@ def test_backfill_has_at_most_a_hundred_events(
     sent = [alice.send(room_id) for _ in range(102)]
 
     assert ids(backfill(peer, room_id, sent[-1], limit=1000)) == sent[:1:-1]
+
+
+def test_of_an_event_that_follows_very_many_others_some_are_left_out(
+    make_app: MakeApp, remote: Remotes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """History may have events that follow a thousand others, each of which would be read."""
+    monkeypatch.setattr(earlier_events, "MAX_STARTS", 3)
+    app = make_app(**remote.settings)
+    remote.talk_to(app)
+    b = remote("b.test")
+    joined = b.join(registered(app).create_room(preset="public_chat"))
+    (start,) = joined.heads
+    branches = [joined.message(f"{number}", prev=[start]) for number in range(5)]
+    merged = joined.message("merged", prev=branches)
+    b.send(*branches, merged)
+
+    response = b.get("v1", "backfill", joined.id, query={"v": merged.event_id, "limit": 100})
+
+    found = [it["content"].get("body") for it in response.json["pdus"]]
+    assert [it for it in found if it is not None] == ["merged", "2", "1", "0"]
 
 
 def test_events_that_are_missing_lie_between_others_and_come_oldest_first(

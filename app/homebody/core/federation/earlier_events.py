@@ -28,7 +28,7 @@ MAX_MISSING: Final = 20
 """Of a response to /get_missing_events."""
 BETWEEN_PAUSES: Final = 20
 MAX_STARTS: Final = 100
-"""Events from which one walk begins; more are ignored."""
+"""Events from which one walk begins, or goes on after an event; more are ignored."""
 
 _ids = listed("event_ids")
 _EVENTS = (
@@ -88,14 +88,15 @@ def _walk(
     deepest: list[tuple[int, int, AnyRow, Event]] = []
 
     def add(event_ids: Iterable[str]) -> None:
-        new = [it for it in dict.fromkeys(event_ids) if it not in seen]
+        some = itertools.islice(event_ids, MAX_STARTS)
+        new = [it for it in dict.fromkeys(some) if it not in seen]
         seen.update(new)
         for row in _read(tx, room_id, new) if new else ():
             event = _event(tx, row)
             if event.depth >= min_depth:
                 heapq.heappush(deepest, (-event.depth, -row.number, row, event))
 
-    add(itertools.islice(event_ids, MAX_STARTS))
+    add(event_ids)
     while deepest and len(found) < limit:
         *_, row, event = heapq.heappop(deepest)
         found.append(row)
