@@ -18,6 +18,7 @@ from homebody.core.federation import edus
 from homebody.core.federation.edus import Edus
 from homebody.core.timeline import sending
 from homebody.core.timeline.sending import Draft
+from homebody.runtime import event_loop
 from homebody.web import Application
 from tests.background.federation.test_sender import registered
 from tests.conftest import Login, MakeApp, Person
@@ -385,8 +386,14 @@ def test_a_receipt_for_an_event_that_comes_later_is_shown_then(
 
 
 def test_receipts_that_wait_for_their_events_are_limited(
-    app: Application, alice: Person, b: Remote, carol: str, clock: Clock
+    app: Application,
+    alice: Person,
+    b: Remote,
+    carol: str,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(edus, "MAX_WAITING_RECEIPTS", 3)
     room_id = shared_room(app, alice, b)
     clock.advance(remote_presence.MET_AFTER_MS)
     waiting = len(clock.ephemeral.timers)
@@ -397,8 +404,33 @@ def test_receipts_that_wait_for_their_events_are_limited(
     for wait_ms in edus.RETRIES_MS:
         clock.advance(wait_ms)
 
-    assert added == 5
+    assert added == 3
     assert len(clock.ephemeral.timers) == waiting
+
+
+def test_others_have_their_turn_while_many_receipts_and_messages_are_taken_in(
+    app: Application, alice: Person, b: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_id = shared_room(app, alice, b)
+    event_id = alice.send(room_id)
+    many = {b.user_id(f"user{number}"): None for number in range(4 * edus.RECEIPTS_PER_WRITE)}
+    entry = {"event_ids": [event_id], "data": {"ts": 1}}
+    receipts = {room_id: {"m.read": dict.fromkeys(many, entry)}}
+    messages = [
+        {
+            "sender": CAROL,
+            "type": "m.x",
+            "message_id": f"{number}",
+            "messages": {alice.user_id: {"*": {}}},
+        }
+        for number in range(10)
+    ]
+    pauses: list[None] = []
+    monkeypatch.setattr(event_loop, "pause", lambda: pauses.append(None))
+
+    b.send(edus=[edu(RECEIPT, receipts), *(edu("m.direct_to_device", it) for it in messages)])
+
+    assert len(pauses) >= 4 + len(messages)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from homebody.core.events import state
 from homebody.core.federation import server_acls
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.errors import MatrixError
+from homebody.runtime import event_loop
 from homebody.spec import edus
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader
@@ -80,6 +81,7 @@ class Edus:
                 LOG.exception("dropped an EDU %s from %s", found[0], origin)
             else:
                 waits += [] if wait is None else [wait]
+                event_loop.pause()
         for wait_for_commit in waits:
             wait_for_commit()
 
@@ -104,6 +106,7 @@ class Edus:
         for some in batches(edus.receipts(content, origin), RECEIPTS_PER_WRITE):
             early, wait = self._receive_receipts(origin, some)
             self._retry(origin, early, RETRIES_MS)
+            event_loop.pause()  # an EDU may have a hundred thousand
         return wait
 
     def _receive_receipts(
