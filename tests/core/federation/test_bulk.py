@@ -18,6 +18,7 @@ from homebody.runtime import event_loop
 from homebody.web import Application
 from tests.helpers.remote import Remote
 from tests.helpers.remote_room import RemoteRoom, with_wrong_signature
+from tests.helpers.scripted_server import wait_for
 
 Json = dict[str, Any]
 
@@ -199,3 +200,12 @@ def test_others_have_their_turn_while_events_are_checked_here(
 
     steps = 3  # each event is parsed, verified and authorised
     assert len(pauses) >= steps * (total // bulk_check.BETWEEN_PAUSES)
+
+
+def test_its_process_is_killed_before_the_server_when_there_is_no_memory_left() -> None:
+    with subprocess.Popen(bulk.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        badness = Path(f"/proc/{process.pid}/oom_score_adj")
+        try:
+            wait_for(lambda: badness.read_text().strip() == "1000", "its place in the order")
+        finally:
+            process.kill()
