@@ -291,6 +291,28 @@ def test_events_do_not_wait_for_it_one_after_the_other(
     assert bodies(alice, policy.room.id) == []
 
 
+def test_those_of_some_rooms_do_not_delay_what_a_server_sends_to_others(
+    policy: PolicyServer, alice: Person, room: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("homebody.core.federation.inbound.MAX_SECONDS", 0.1)
+    for name in ("SECONDS", "SECONDS_IF_FAILING"):
+        monkeypatch.setattr(f"homebody.core.federation.policy_servers.{name}", 1.5)
+    policies = [policy, *(PolicyServer(policy.b, alice, room(alice)) for _ in range(3))]
+    for it in policies:
+        it.start()
+    other = policy.b.join(room(alice), "carol")
+    policy.b.hang(SIGN)
+    events = [it.room.message("slow", sender="carol") for it in policies]
+    began = time.monotonic()
+
+    results = policy.b.send(*events, last := other.message("hello", sender="carol"))
+    seconds = time.monotonic() - began
+
+    assert results == {it.event_id: {} for it in (*events, last)}
+    assert seconds < 4
+    wait_until(lambda: bodies(alice, other.id) == ["hello"])
+
+
 def test_a_join_that_it_does_not_sign_is_refused(
     policy: PolicyServer, alice: Person, remote: Remotes
 ) -> None:

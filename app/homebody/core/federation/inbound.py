@@ -51,6 +51,9 @@ SECONDS_PER_WRITE: Final = 0.003
 
 SECONDS_TO_RESOLVE: Final = 0.02
 """For the state of one event in a write; one that takes longer goes to the queue."""
+MAX_SECONDS: Final = 10.0
+"""For a transaction. The events of further rooms go to their queues: the policy servers of a few
+rooms must not delay whatever else a server sends."""
 
 ReceiveElsewhere = Callable[[str, Json], None]
 
@@ -120,8 +123,9 @@ class Inbound:
         for candidate, received in zip(candidates, checked, strict=True):
             if isinstance(received, Received):
                 by_room[candidate.room_id].append(received)
+        until = time.monotonic() + MAX_SECONDS
         for room_id, received_in_room in by_room.items():
-            outcome |= self._receive_in_room(origin, room_id, received_in_room)
+            outcome |= self._receive_in_room(origin, room_id, received_in_room, until)
         return outcome
 
     def store(
@@ -179,14 +183,20 @@ class Inbound:
         if before is not None:
             self.gap_opened(room_id)
 
-    def _receive_in_room(self, origin: str, room_id: str, received: list[Received]) -> Json:
+    def _receive_in_room(
+        self, origin: str, room_id: str, received: list[Received], until: float
+    ) -> Json:
+        standings: dict[str, str] = {}
+        is_for_queue = time.monotonic() > until
         try:
-            standings = self.store(room_id, received, origin)
+            if not is_for_queue:
+                standings = self.store(room_id, received, origin)
         except MatrixError:  # such as a full disk: the transaction must come again
             raise
         except Exception:  # maybe of one event: the queue tries each by itself
             LOG.exception("events from %s in %s could not be stored together", origin, room_id)
-            standings = {}
+            is_for_queue = True
+        if is_for_queue:
             with self._db.write() as tx:
                 _keep(tx, origin, room_id, received)
         outcome: Json = {it.event.event_id: {} for it in received}
