@@ -6,10 +6,10 @@ server-server-api#retrieving-event-authorisation-information
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 
-from flask import Blueprint
-from orjson import Fragment
+from flask import Blueprint, Response
 
 from homebody.client_server import http
 from homebody.context import homeserver
@@ -34,28 +34,28 @@ def get_event(event_id: str) -> Json:
 
 @bp.get("/v1/event_auth/<room_id>/<event_id>")
 @from_server
-def get_event_auth(room_id: str, event_id: str) -> Json:
+def get_event_auth(room_id: str, event_id: str) -> Response:
     """Return the auth chain of an event."""
     with homeserver.database.read() as tx:
-        row = rooms.event(tx, origin(), event_id, room_id)
-        chain = rooms.pdus(tx, rooms.auth_chain_of(tx, row))
-        return {"auth_chain": list(chain.values())}
+        chain = rooms.auth_chain_of(tx, rooms.event(tx, origin(), event_id, room_id))
+    return _pdus(auth_chain=chain)
 
 
 @bp.get("/v1/state/<room_id>")
 @from_server
-def get_room_state(room_id: str) -> Json:
+def get_room_state(room_id: str) -> Response:
     """Return the state of a room before an event, with its auth chain."""
-    pdus, chain = _state_and_chain(room_id)
-    return {"pdus": list(pdus.values()), "auth_chain": list(chain.values())}
+    found, chain = _state_and_chain(room_id)
+    return _pdus(auth_chain=chain, pdus=found)
 
 
 @bp.get("/v1/state_ids/<room_id>")
 @from_server
 def get_room_state_ids(room_id: str) -> Json:
     """Return the ids of what `get_room_state` returns."""
-    pdus, chain = _state_and_chain(room_id)
-    return {"pdu_ids": list(pdus), "auth_chain_ids": list(chain)}
+    found, chain = _state_and_chain(room_id)
+    with homeserver.database.read() as tx:
+        return {"pdu_ids": rooms.ids(tx, found), "auth_chain_ids": rooms.ids(tx, chain)}
 
 
 @bp.get("/v1/timestamp_to_event/<room_id>")
@@ -70,8 +70,13 @@ def get_event_by_timestamp(room_id: str) -> Json:
     return {"event_id": event_id, "origin_server_ts": found_ts}
 
 
-def _state_and_chain(room_id: str) -> tuple[dict[str, Fragment], dict[str, Fragment]]:
-    """Return the state before the event in the query, and its auth chain: PDUs by event ID."""
+def _pdus(**lists: Collection[int]) -> Response:
+    pieces = rooms.encoded(homeserver.database, {}, lists)
+    return Response(pieces, mimetype="application/json")
+
+
+def _state_and_chain(room_id: str) -> tuple[Collection[int], Collection[int]]:
+    """Return the state before the event in the query, and its auth chain, as numbers of events."""
     event_id = http.query_required("event_id")
     with homeserver.database.read() as tx:
         rooms.event(tx, origin(), event_id, room_id)
@@ -79,5 +84,4 @@ def _state_and_chain(room_id: str) -> tuple[dict[str, Fragment], dict[str, Fragm
         partial_rooms.wait_until_full(homeserver.database, room_id)
     with homeserver.database.read() as tx:
         found = rooms.state_before(tx, rooms.event(tx, origin(), event_id, room_id))
-        chain = rooms.auth_chain(tx, room_id, found)
-        return rooms.pdus(tx, found), rooms.pdus(tx, chain)
+        return sorted(found), sorted(rooms.auth_chain(tx, room_id, found))

@@ -1,36 +1,26 @@
 """The response to a join: the state of the room before it, and the auth chain of that.
 
-In a room of 10,000 members this is 30 MB, so it is read and sent in pieces.
-
 Spec: server-server-api#put_matrixfederationv2send_joinroomideventid
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-import orjson
 from sqlalchemy import bindparam, select
 
 from homebody.core.events import auth_chains, state
 from homebody.core.federation import rooms
 from homebody.core.timeline import forks
 from homebody.models.base import NOW_AND_LATER
-from homebody.models.events import StoredEvent
 from homebody.models.state import StateInterval
-from homebody.runtime import event_loop
 from homebody.spec.events import Event, Json
 from homebody.storage.database import Database, Reader
-from homebody.storage.expressions import batches, listed
 
-AT_ONCE: Final = 200
-"""Events in a piece."""
 MAX_HEROES: Final = 5
 NAMES: Final = (("m.room.name", ""), ("m.room.canonical_alias", ""))
 
-_NUMBERS = listed("numbers")
-_PDUS = select(StoredEvent.pdu).where(StoredEvent.number.in_(select(_NUMBERS.c.value)))
 _FIRST_MEMBERS = (
     select(StateInterval.event_number)
     .where(
@@ -74,7 +64,7 @@ def before(tx: Reader, join: Event, servers: list[str] | None) -> JoinState:
 
 
 def encoded(db: Database, found: JoinState) -> Iterator[bytes]:
-    """Yield the response as JSON; each piece is read when it is sent."""
+    """Return the response as JSON, in pieces that are read when they are sent."""
     fields: Json = {
         "origin": db.server.name,
         "event": found.join.pdu,
@@ -82,21 +72,8 @@ def encoded(db: Database, found: JoinState) -> Iterator[bytes]:
     }
     if found.servers is not None:
         fields["servers_in_room"] = found.servers
-    yield orjson.dumps(fields)[:-1] + b',"auth_chain":['
-    yield from _pdus(db, found.auth_chain)
-    yield b'],"state":['
-    yield from _pdus(db, found.state)
-    yield b"]}"
-
-
-def _pdus(db: Database, numbers: Collection[int]) -> Iterable[bytes]:
-    separator = b""
-    for some in batches(numbers, AT_ONCE):
-        with db.read() as tx:
-            found = tx.sql.execute(_PDUS, {"numbers": some}).scalars().all()
-        yield separator + ",".join(found).encode()
-        separator = b","
-        event_loop.pause()
+    lists = {"auth_chain": found.auth_chain, "state": found.state}
+    return rooms.encoded(db, fields, lists)
 
 
 def _heroes(tx: Reader, join: Event) -> set[int]:
