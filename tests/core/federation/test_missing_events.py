@@ -423,6 +423,44 @@ def test_another_server_is_asked_when_the_first_has_nothing(
     assert len(c.received(MISSING)) == 1
 
 
+def test_a_large_state_comes_from_the_server_that_knows_it(
+    app: Application, remote: Remotes, b: Remote, alice: Person, room: RemoteRoom
+) -> None:
+    c = remote("c.test")
+    c.join(room.id, "dora")
+    c.rooms[room.id] = room
+    for number in range(missing_events.MAX_SINGLE + 5):
+        room.member(f"user{number}", "join")
+    for part in (MISSING, "/state"):
+        b.fail(part, 404)
+    c.fail(MISSING, 404)
+
+    b.send(last := room.message())
+    wait_until_done(app)
+
+    assert timeline(app, room.id)[-1] == last.event_id
+    joined = alice.get(f"rooms/{quote(room.id)}/joined_members").get_json()["joined"]
+    assert len(joined) >= missing_events.MAX_SINGLE + 5 + 2
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_an_event_waits_if_a_server_may_have_it_later(
+    app: Application, remote: Remotes, b: Remote, room: RemoteRoom, status: int
+) -> None:
+    c = remote("c.test")
+    c.join(room.id, "dora")
+    b.fail("/_matrix/federation/v1/", status)
+    c.fail("/_matrix/federation/v1/", 404)
+    room.message("lost")
+
+    b.send(last := room.message())
+    wait_until_done(app)
+
+    with app.homeserver.database.read() as tx:
+        assert list(incoming.rooms(tx)) == [room.id]
+    assert standing(app, last) is None
+
+
 def graph(room: RemoteRoom, chance: random.Random) -> list[Event]:
     """Make events with forks and changes of state, and one that follows all."""
     sent: list[Event] = []

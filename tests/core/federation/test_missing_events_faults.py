@@ -61,6 +61,30 @@ def test_a_server_that_hangs_does_not_hold_up_other_rooms(
     assert standing(app, last) is None  # it is tried again later
 
 
+def test_an_event_waits_if_there_was_no_time_to_ask_all_servers(
+    app: Application,
+    b: Remote,
+    remote: Remotes,
+    room: RemoteRoom,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(missing_events, "MAX_SECONDS", 0.5)
+    c = remote("c.test")
+    c.join(room.id, "dora")
+    for server in (b, c):
+        server.hang("/_matrix/federation/v1/")
+    room.message("lost")
+
+    b.send(last := room.message())
+    wait_until_done(app)
+    for server in (b, c):
+        server.recover()
+
+    with app.homeserver.database.read() as tx:
+        assert list(incoming.rooms(tx)) == [room.id]
+    assert standing(app, last) is None
+
+
 def test_no_more_events_are_taken_than_were_asked_for(
     app: Application, b: Remote, alice: Person, room: RemoteRoom
 ) -> None:

@@ -17,23 +17,21 @@ import logging
 import time
 from collections import deque
 from collections.abc import Collection, Iterable
-from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import select
 
 from homebody.core import partial_rooms
-from homebody.core.events import auth_chains, state
+from homebody.core.events import state
 from homebody.core.federation import (
-    bulk,
     outliers,
     pdus,
     policy_servers,
-    remote_states,
     room_requests,
 )
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received, Refused
+from homebody.core.federation.remote_states import RemoteState
 from homebody.core.federation.resolver import Resolver
 from homebody.core.federation.room_requests import RoomRequests
 from homebody.core.federation.transactions import Transactions
@@ -43,12 +41,11 @@ from homebody.core.timeline.limits import TooLongError
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.models.events import REJECTED, StoredEvent
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient, path_of
+from homebody.outside.federation import FederationClient
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import event_order, room_state
 from homebody.spec.events import Event, StateKey
-from homebody.storage import scratch
 from homebody.storage.database import Database, Reader
 from homebody.storage.expressions import batches, listed
 
@@ -71,7 +68,6 @@ MAX_STATES: Final = 3
 MAX_SINGLE: Final = 20
 """Events of a state that are asked for one by one; else the whole state is."""
 MAX_AUTH_CHAIN: Final = 1000
-MAX_STATE_BYTES: Final = 256 * 2**20
 SECONDS_PER_WRITE: Final = 0.003
 IDS_AT_ONCE: Final = 5000
 
@@ -294,7 +290,7 @@ class _Job:
         else:
             chain = room_requests.pdus_of(response, "auth_chain", MAX_AUTH_CHAIN)
             outliers.store(self._db, self._received(self._unknown(chain)))
-        left = self._not_stored(missing)
+        left = outliers.missing(self._db, missing, len(missing))
         if left:
             outliers.store(self._db, self._single(left))
 
@@ -314,16 +310,8 @@ class _Job:
     def _unknown(self, given: list[Any]) -> list[Any]:
         """Return the PDUs that are not stored, as most of an auth chain is."""
         ids = [pdus.event_id_of(pdu, self._version) or "" for pdu in given]
-        missing = set(self._not_stored(ids))
+        missing = set(outliers.missing(self._db, ids, len(ids)))
         return [pdu for pdu, event_id in zip(given, ids, strict=True) if event_id in missing]
-
-    def _not_stored(self, event_ids: Iterable[str]) -> list[str]:
-        ids = list(event_ids)
-        known: set[str] = set()
-        with self._db.read() as tx:
-            for some in batches(ids, IDS_AT_ONCE):
-                known |= auth_chains.numbers_of(tx, some).keys()
-        return [it for it in ids if it not in known]
 
     # the state before an event
 
@@ -331,40 +319,26 @@ class _Job:
         with self._db.read() as tx:
             if partial_rooms.is_partial(tx, self._room_id):  # the whole state is on its way
                 raise RemoteError("timeout", "The members of the room are not known yet")
+        return self._requests.first_of(lambda server: self._state_of(server, event))
+
+    def _state_of(self, server: str, event: Event) -> Point:
+        """Return the state before an event as a server has it, once its events are stored."""
         query = {"event_id": event.event_id}
-        response = self._requests.about_room("state_ids", query=query)
+        response = self._requests.of_server(server, "state_ids", self._room_id, query=query)
         ids = room_requests.ids_of(response, "pdu_ids")
         chain = room_requests.ids_of(response, "auth_chain_ids")
-        missing = self._not_stored(dict.fromkeys([*chain, *ids]))
-        if missing and len(missing) <= MAX_SINGLE:
+        missing = outliers.missing(self._db, dict.fromkeys([*chain, *ids]), MAX_SINGLE)
+        if 0 < len(missing) <= MAX_SINGLE:
             outliers.store(self._db, self._single(missing))
-            missing = self._not_stored(missing)
+            missing = outliers.missing(self._db, missing, MAX_SINGLE)
         if missing:
-            self._fetch_state(event)
+            RemoteState(
+                self._db, self._client, self._keys, server, self._room_id, self._version
+            ).store_whole(event.event_id, MAX_SECONDS)
         with self._db.read() as tx:
             entries = self._entries(tx, ids)
             event_loop.pause()
             return self._point(tx, entries)
-
-    def _fetch_state(self, event: Event) -> None:
-        """Store the events of the whole state before an event, and of its auth chain."""
-        server = next(iter(self._requests.servers), "")
-        with scratch.file(self._db.server.config.data_dir) as file:
-            self._client.download(
-                server,
-                path_of("state", self._room_id),
-                file,
-                query={"event_id": event.event_id},
-                timeout_s=MAX_SECONDS,
-                max_bytes=MAX_STATE_BYTES,
-            )
-            file.flush()
-            with remote_states.CHECKS:
-                bulk.store_outliers(
-                    self._db, self._keys, self._room_id, self._version.name, Path(file.name)
-                )
-        with self._db.write():  # wait for its writes, as a reader is to see them
-            pass
 
     def _entries(self, tx: Reader, event_ids: Iterable[str]) -> dict[StateKey, int]:
         """Return the state that consists of these events, as far as they are stored.

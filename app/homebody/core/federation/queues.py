@@ -24,7 +24,7 @@ import orjson
 
 from homebody.core import incoming
 from homebody.core.events import state
-from homebody.core.federation import policy_servers
+from homebody.core.federation import policy_servers, room_requests
 from homebody.core.federation.pdus import Received
 from homebody.core.federation.resolver import Resolver
 from homebody.core.incoming import Waiting
@@ -241,7 +241,7 @@ class Queues:
         try:
             self._take_in(room_id, waiting)
         except RemoteError as problem:
-            if _may_pass(problem):
+            if room_requests.may_pass(problem):
                 self._put_off(waiting, problem)
                 return
             LOG.info("dropped the event %s: %s", waiting.event_id, problem)
@@ -304,11 +304,6 @@ def _may_come(tx: Reader, room_id: str, waiting: Waiting, wanted: Collection[str
     if waiting.received_ts < tx.now_ms - MAX_PATIENCE_MS:
         return False
     return incoming.are_due(tx, room_id, [it for it in wanted if it != waiting.event_id])
-
-
-def _may_pass(problem: RemoteError) -> bool:
-    """Return whether a request may succeed later."""
-    return problem.kind in {"unreachable", "timeout"} or (problem.status or 0) >= 500
 
 
 def _cannot_fill(_origin: str, _event: Event, lacking: MissingEventsError) -> Point | None:

@@ -18,6 +18,7 @@ from typing import Final
 
 from homebody.core.events import state
 from homebody.core.federation import bulk, outliers, pdus, room_requests
+from homebody.core.federation.bulk import Checked
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received
 from homebody.core.timeline import forks
@@ -147,21 +148,25 @@ class RemoteState:
 
     def _whole(self, event_id: str) -> Entries:
         """Return the state before an event, once all of its events are stored."""
+        checked = self.store_whole(event_id, STATE_SECONDS)
+        return {key: (it.number, it.membership) for key, it in checked.state.items()}
+
+    def store_whole(self, event_id: str, seconds: float) -> Checked:
+        """Fetch the state before an event with its auth chain, and store all as outliers."""
         with scratch.file(self._db.server.config.data_dir) as file:
             self._client.download(
                 self._server,
                 path_of("state", self._room_id),
                 file,
                 query={"event_id": event_id},
-                timeout_s=STATE_SECONDS,
+                timeout_s=seconds,
                 max_bytes=MAX_STATE_BYTES,
             )
             file.flush()
             with CHECKS:
-                checked = bulk.store_outliers(
+                return bulk.store_outliers(
                     self._db, self._keys, self._room_id, self._version.name, Path(file.name)
                 )
-        return {key: (it.number, it.membership) for key, it in checked.state.items()}
 
     def _entries(self, event_ids: Iterable[str]) -> Entries:
         """Return the state that consists of these events, without rejected ones."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 from homebody.core.events import state
 from homebody.core.federation import rooms
@@ -20,6 +20,7 @@ from homebody.spec.events import Json
 from homebody.storage.database import Reader
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SECONDS: Final = 20.0
 MAX_SERVERS: Final = 5
@@ -57,17 +58,24 @@ class RoomRequests:
     def first(
         self, operation: str, *parts: str, query: Query | None = None, json: Any = None
     ) -> Json:
-        """Return the response of the first server that has one.
+        """Return the response of the first server that has one. Raises as `first_of` does."""
+        return self.first_of(
+            lambda server: self.of_server(server, operation, *parts, query=query, json=json)
+        )
 
-        A server that can't be reached is not asked again. Raises RemoteError: that of the last.
+    def first_of(self, ask: Callable[[str], T]) -> T:
+        """Return what `ask` returns for the first server for which it does not raise RemoteError.
+
+        Raises RemoteError: of a server that may respond later if there is one, else the last.
         """
-        problem = RemoteError("unreachable", f"No server of {self.room_id} can be asked")
+        problem: RemoteError | None = None
         for server in list(self.servers):
             try:
-                return self.of_server(server, operation, *parts, query=query, json=json)
+                return ask(server)
             except RemoteError as error:
-                problem = error
-        raise problem
+                if problem is None or not may_pass(problem):
+                    problem = error
+        raise problem or RemoteError("unreachable", f"No server of {self.room_id} can be asked")
 
     def of_server(
         self,
@@ -77,9 +85,14 @@ class RoomRequests:
         query: Query | None = None,
         json: Any = None,
     ) -> Json:
-        """Return the response of one server. Raises RemoteError."""
+        """Return the response of one server, which is not asked again if it can't be reached.
+
+        Raises RemoteError.
+        """
         seconds = min(self._until - time.monotonic(), self.seconds)
-        if self._left <= 0 or seconds <= 0:
+        if seconds <= 0:
+            raise RemoteError("timeout", f"The servers of {self.room_id} take too long")
+        if self._left <= 0:
             raise RemoteError("refused", f"The servers of {self.room_id} were asked enough")
         self._left -= 1
         try:
@@ -100,6 +113,12 @@ class RoomRequests:
         if not isinstance(found, dict):
             raise RemoteError("bad_response", f"{server} responds to {operation} without an object")
         return found
+
+
+def may_pass(problem: RemoteError) -> bool:
+    """Return whether a request may succeed later."""
+    status = problem.status or 0
+    return problem.kind in {"unreachable", "timeout"} or status == 429 or status >= 500
 
 
 def pdus_of(response: Json, key: str, limit: int) -> list[Any]:
