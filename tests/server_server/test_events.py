@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import quote
 
+import orjson
 import pytest
 from sqlalchemy import update
 
+from homebody.core.federation import rooms
 from homebody.models.events import StoredEvent
+from homebody.runtime import event_loop
 from homebody.spec import event_auth, signing
 from homebody.spec.events import Event, Json
 from homebody.spec.room_versions import VERSIONS
@@ -259,6 +262,35 @@ def test_the_ids_are_those_of_the_state(peer: SigningServer, alice: Person, room
 
     assert sorted(ids["pdu_ids"]) == ids_of(whole["pdus"])
     assert sorted(ids["auth_chain_ids"]) == ids_of(whole["auth_chain"])
+
+
+def test_states_are_read_in_pieces_while_they_are_sent(
+    app: Application,
+    peer: SigningServer,
+    alice: Person,
+    room: MakeRoom,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room_id = room(alice)
+    peer.member(room_id)
+    event_id = alice.send(room_id)
+    operations = ("state", "state_ids", "event_auth")
+    whole = [peer.get(paths(room_id, event_id)[it]).get_json() for it in operations]
+    monkeypatch.setattr(rooms, "PDUS_AT_ONCE", 2)
+    monkeypatch.setattr(rooms, "IDS_AT_ONCE", 2)
+    pauses: list[None] = []
+    monkeypatch.setattr(event_loop, "pause", lambda: pauses.append(None))
+
+    in_pieces = [peer.get(paths(room_id, event_id)[it]).get_json() for it in operations]
+
+    assert in_pieces == whole
+    assert len(pauses) >= sum(len(them) // 2 for it in whole for them in it.values()) - 2
+
+
+def test_events_that_are_purged_while_they_are_sent_are_left_out(app: Application) -> None:
+    pieces = rooms.encoded(app.homeserver.database, {"a": 1}, {"pdus": [10**6], "auth_chain": []})
+
+    assert orjson.loads(b"".join(pieces)) == {"a": 1, "pdus": [], "auth_chain": []}
 
 
 @pytest.mark.parametrize("version", ["3", "11", "12"])
