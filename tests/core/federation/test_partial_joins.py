@@ -25,13 +25,14 @@ from homebody.core.rooms import purge
 from homebody.core.timeline import forks, partial_state, rechecks
 from homebody.errors import MatrixError
 from homebody.models.events import ACCEPTED
+from homebody.spec.events import Event
 from homebody.storage.caches import NOWHERE
 from homebody.storage.database import Reader
 from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers import remote_answers, sliding
 from tests.helpers.encryption import upload_device_keys
-from tests.helpers.gaps import standing
+from tests.helpers.gaps import ends, standing
 from tests.helpers.partial_rooms import is_partial, join, let_state_come, omitting
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import CREATE, RemoteRoom
@@ -1208,9 +1209,11 @@ def test_device_lists_of_members_that_were_made_up_are_not_kept(
         assert remote_devices.kept(tx, [ghost.sender]) == ({}, {})
 
 
-def test_a_state_event_that_was_rejected_too_early_is_state_in_the_end(
-    b: Remote, app: Application, alice: Person
-) -> None:
+def rejected_topic(b: Remote, app: Application, alice: Person, **options: Any) -> Any:
+    """Join a partial room, and have Erin's topic rejected there: Dave, who had left, kicks her.
+
+    Return the room and the topic.
+    """
     room = b.room("11")
     room.member("erin", "join")
     levels = {**(room.content("m.room.power_levels") or {})}
@@ -1235,10 +1238,17 @@ def test_a_state_event_that_was_rejected_too_early_is_state_in_the_end(
     b.send(kick)
     wait_for(lambda: not waiting_pdus(app, room.id), "the kick")
     topic = room.event("m.room.topic", {"topic": "erin's"}, "", sender="erin", add=False)
-    topic = room.sign({**topic.pdu, "prev_events": [kick.event_id]}, add=False)
+    topic = room.sign({**topic.pdu, "prev_events": [kick.event_id], **options}, add=False)
     b.send(topic)
     wait_for(lambda: not waiting_pdus(app, room.id), "the topic")
     assert alice.get(f"rooms/{quote(room.id)}/state/m.room.topic").status_code == 404
+    return room, topic
+
+
+def test_a_state_event_that_was_rejected_too_early_is_state_in_the_end(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room, _ = rejected_topic(b, app, alice)
 
     let_state_come(b, app, room)
 
@@ -1247,6 +1257,49 @@ def test_a_state_event_that_was_rejected_too_early_is_state_in_the_end(
         lambda: alice.get(f"{url}/m.room.topic").get_json() == {"topic": "erin's"}, "the topic"
     )
     assert membership(alice, room.id, "@erin:b.test")["membership"] == "join"
+
+
+def state_before(b: Remote, room: RemoteRoom, event: Event) -> list[str]:
+    """The ids of the state before an event, as another server gets them."""
+    found = b.get("v1", "state_ids", room.id, query={"event_id": event.event_id})
+    ids: list[str] = found.json["pdu_ids"]
+    return ids
+
+
+def test_it_is_in_the_state_of_what_follows_it(b: Remote, app: Application, alice: Person) -> None:
+    room, topic = rejected_topic(b, app, alice)
+    next_one = room.message("after the topic", prev_events=[topic.event_id])
+    name = room.event("m.room.name", {"name": "Cats"}, "", prev_events=[next_one.event_id])
+    last = room.message("last", prev_events=[name.event_id])
+    b.send(next_one, name, last)
+    wait_for(lambda: not waiting_pdus(app, room.id), "the last event")
+
+    let_state_come(b, app, room)
+
+    wait_for(lambda: topic.event_id in state_before(b, room, next_one), "the corrected state")
+    assert {topic.event_id, name.event_id} <= set(state_before(b, room, last))
+    wait_for(lambda: ends(app, room) == {last.event_id}, "the end of the graph")
+    url = f"rooms/{quote(room.id)}/state"
+    assert alice.get(f"{url}/m.room.topic").get_json() == {"topic": "erin's"}
+    assert alice.get(f"{url}/m.room.name").get_json() == {"name": "Cats"}
+    assert membership(alice, room.id, "@erin:b.test")["membership"] == "join"
+
+
+def test_what_replaces_it_stays_whatever_its_clock_says(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    tomorrow_ms = int(time.time() * 1000) + 12 * 3_600_000
+    room, topic = rejected_topic(b, app, alice, origin_server_ts=tomorrow_ms)
+    later = room.event("m.room.topic", {"topic": "later"}, "", prev_events=[topic.event_id])
+    b.send(later)
+    wait_for(lambda: not waiting_pdus(app, room.id), "the later topic")
+
+    let_state_come(b, app, room)
+
+    wait_for(lambda: topic.event_id in state_before(b, room, later), "the corrected state")
+    wait_for(lambda: ends(app, room) == {later.event_id}, "the end of the graph")
+    path = f"rooms/{quote(room.id)}/state/m.room.topic"
+    assert alice.get(path).get_json() == {"topic": "later"}
 
 
 def test_all_members_are_found_in_the_user_directory_in_the_end(

@@ -4,6 +4,7 @@
     members      they are added to the state, in many writes
     recheck      what has come meanwhile is checked by the full state
     full         the room is a partial one no more: in one write, with what the check has refused
+    correction   what was rejected too early is stored, and in the state of what follows it
 
 If no server responds, all are asked again, until one does or the last user has left. A process that
 starts goes on where another one has ended.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from collections.abc import Collection
 from typing import Final
 
 from homebody.core import incoming, partial_rooms
@@ -27,8 +29,8 @@ from homebody.core.federation.remote_states import Entries, RemoteState
 from homebody.core.joining import Join
 from homebody.core.partial_rooms import PartialRoom
 from homebody.core.timeline import partial_state, rechecks
-from homebody.core.timeline.rechecks import Recheck
-from homebody.models.events import REJECTED
+from homebody.core.timeline.rechecks import Correction, Recheck
+from homebody.models.events import ACCEPTED, REJECTED
 from homebody.outside import RemoteError
 from homebody.outside.federation import FederationClient
 from homebody.runtime import event_loop
@@ -48,6 +50,7 @@ MAX_SERVERS: Final = 50
 MEMBERS_PER_WRITE: Final = 250
 """Other writers wait for some 5 ms."""
 SECONDS_PER_READ: Final = 0.003
+SECONDS_PER_WRITE: Final = 0.02
 MAX_SERVERS_IN_ROOM: Final = 10_000
 MAX_REJECTED: Final = 1000
 """Events that are tried again when all members are known."""
@@ -165,7 +168,11 @@ class PartialJoins:
             partial_state.unlearn_others(writing, room.room_id, at, members)
         again = self._make_full(room, at)
         if again:
-            self._inbound.store(room.room_id, again)
+            standings = self._inbound.store(room.room_id, again)
+            accepted = [it.event for it in again if standings.get(it.event.event_id) == ACCEPTED]
+            late = [it.event_id for it in accepted if it.state_key is not None]
+            if late:
+                self._correct(room.room_id, at, late)
         self._inbound.queues.begin(room.room_id)
 
     def _make_full(self, room: PartialRoom, at: int) -> list[Received]:
@@ -173,12 +180,7 @@ class PartialJoins:
 
         Returns the events that were rejected as less was known.
         """
-        recheck = Recheck(room.room_id, at)
-        while True:
-            with self._db.read() as tx:
-                if not recheck.go_on(tx, SECONDS_PER_READ):
-                    break
-            event_loop.pause()
+        recheck = self._checked(room.room_id, at)
         with self._locks.own("room", room.room_id), self._db.write() as writing:
             join = state.find_any(writing, room.event_id)
             if join is None or partial_rooms.find(writing, room.room_id) != room:
@@ -191,6 +193,31 @@ class PartialJoins:
             incoming.try_now(writing, room.room_id)
         LOG.info("all members of %s are known", room.room_id)
         return [Received(it, events.encode(it.pdu, it.version)) for it in rejected]
+
+    def _checked(self, room_id: str, at: int) -> Recheck:
+        """Check the events of a room after a position, but for those that come meanwhile."""
+        recheck = Recheck(room_id, at)
+        while True:
+            with self._db.read() as tx:
+                if not recheck.go_on(tx, SECONDS_PER_READ):
+                    return recheck
+            event_loop.pause()
+
+    def _correct(self, room_id: str, at: int, late: Collection[str]) -> None:
+        """Add state events that were rejected too early to the state of what follows them."""
+        with self._db.read() as tx:
+            numbers = {it: known.number for it, known in state.find_many(tx, late).items()}
+        correction, has_more = Correction(room_id, numbers), True
+        while has_more:
+            with self._locks.own("room", room_id), self._db.write(is_awaited=False) as writing:
+                has_more = correction.go_on(writing, SECONDS_PER_WRITE)
+            event_loop.pause()
+        with self._locks.own("room", room_id), self._db.write() as writing:
+            correction.finish(writing)
+        recheck = self._checked(room_id, at)
+        with self._locks.own("room", room_id), self._db.write() as writing:
+            recheck.go_on(writing, math.inf)
+            recheck.apply(writing, writing.next_position())
 
 
 def begun(server: Server, asked: str, join: Join, checked: Checked) -> PartialRoom | None:

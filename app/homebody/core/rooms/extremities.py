@@ -55,7 +55,7 @@ def remove_all_but_one(tx: Tx, actor: str, room_id: str) -> int:
         row.event_id: row.position or 0 for row in tx.sql.execute(_POSITIONS, {"event_ids": ends})
     }
     newest = max(ends, key=lambda it: positions.get(it, 0))
-    store.keep_end(tx, room_id, newest)
+    store.keep_ends(tx, room_id, [newest])
     audit.note(tx, actor, "room.remove_extremities", room_id, kept=newest, removed=len(ends) - 1)
     return len(ends) - 1
 

@@ -4,6 +4,9 @@ While they were not, events were believed more than they should be: by the membe
 cite. Now each is checked by the state before it, in their order. Those that it does not allow are
 rejected: they leave the timeline and the state, and what they had replaced is state again.
 
+Others were rejected because of such events, and come again. What had followed a state event among
+them has been stored with a state that lacks it: that is corrected afterwards.
+
 This module writes the table events, like store.py.
 Spec: server-server-api#checks-performed-on-receipt-of-a-pdu, server-server-api#rejection
 """
@@ -12,15 +15,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import orjson
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 
 from homebody.core.events import client_events, past_state, search_index, state
 from homebody.core.push import counts
 from homebody.core.timeline import current_state, differences, forks, receiving, store
+from homebody.core.timeline.limits import TooLongError
 from homebody.models.base import EventNumber
 from homebody.models.events import ACCEPTED, REJECTED, StoredEvent
 from homebody.spec import event_auth
@@ -67,6 +72,21 @@ _REJECT = (
         edit_of=None,
         annotation_key=None,
     )
+)
+_LATER = (
+    select(*state.EVENT_COLUMNS, StoredEvent.position, StoredEvent.standing)
+    .where(
+        StoredEvent.room_id == bindparam("room_id"),
+        StoredEvent.number > bindparam("after"),
+        or_(StoredEvent.position.is_not(None), StoredEvent.state_at.is_not(None)),
+    )
+    .order_by(StoredEvent.number)
+    .limit(AT_ONCE)
+)
+_SET_STATE = (
+    update(StoredEvent)
+    .where(StoredEvent.number == bindparam("which"))
+    .values(state_at=bindparam("at"), state_diff=bindparam("difference"))
 )
 _FOLLOW_ANOTHER = (
     update(StoredEvent)
@@ -174,6 +194,66 @@ class Recheck:
         differences.replace(tx, self._room_id, key, number, instead)
         for later in tx.sql.execute(_FOLLOW_ANOTHER, {"old": number, "new": instead}).scalars():
             tx.forget(client_events.CLIENT_EVENTS, later)  # they show what they replace
+
+
+class Correction:
+    """The states before what follows state events that are accepted late, in many short writes."""
+
+    def __init__(self, room_id: str, late: Mapping[str, int]) -> None:
+        """`late`: {event ID: number} of those state events."""
+        self._room_id = room_id
+        self._late = late.keys()
+        self._changed = set(late)
+        """The events after which the state is another than what was stored."""
+        self._upto = min(late.values())
+        self._followed: set[str] = set()
+        """The events that accepted ones follow."""
+
+    def go_on(self, tx: Tx, seconds: float) -> bool:
+        """Correct the next states; return whether there are more events."""
+        until = time.monotonic() + seconds
+        tx.seconds_to_resolve = seconds
+        rows = tx.sql.execute(_LATER, {"room_id": self._room_id, "after": self._upto}).all()
+        for row in rows:
+            self._upto = row.number
+            event = state.event_of(tx, row)
+            if not self._changed.isdisjoint(event.prev_event_ids):
+                if row.standing == ACCEPTED:
+                    self._followed.update(event.prev_event_ids)
+                with suppress(TooLongError):
+                    self._correct(tx, event, row.number, row.position)
+            if time.monotonic() > until:
+                return True
+        return len(rows) == AT_ONCE
+
+    def finish(self, tx: Tx) -> None:
+        """Let the room's graph not end with the late events that others follow, nor before them."""
+        followed, waiting = self._followed, list(self._late)
+        while waiting:  # what they follow may be rejected, and the graph end before that
+            for known in state.find_many(tx, [waiting.pop()]).values():
+                before = [it for it in known.event.prev_event_ids if it not in followed]
+                followed.update(before)
+                found = state.find_many(tx, before).items()
+                waiting += [event_id for event_id, it in found if it.standing == REJECTED]
+        ends = state.head(tx, self._room_id).forward_extremities
+        kept = [it for it in ends if it not in followed]
+        if len(kept) < len(ends):
+            store.keep_ends(tx, self._room_id, kept)
+
+    def _correct(self, tx: Tx, event: Event, number: int, position: int | None) -> None:
+        known = forks.before_event(tx, event.event_id)
+        points = forks.after_events(tx, event.prev_event_ids)
+        if known is None or len(points) < len(set(event.prev_event_ids)):
+            return  # another server has said what the state was
+        before = forks.resolve(tx, self._room_id, list(points.values()))
+        if not forks.may_differ(tx, self._room_id, known, before):
+            return
+        at = known.at if position is None else position - 1
+        before = forks.nearest(tx, self._room_id, before, at)
+        difference = forks.keep(tx, self._room_id, before, tx.next_event_number())
+        changes = {"which": number, "at": before.at, "difference": difference}
+        tx.sql.execute(_SET_STATE, changes)
+        self._changed.add(event.event_id)
 
 
 def rejected_since(tx: Reader, room_id: str, number: int, count: int) -> Iterable[Event]:

@@ -218,16 +218,16 @@ def begin_anew(tx: Tx, room_id: str, version: str) -> None:
 
 
 def set_ends(tx: Tx, room_id: str, event_ids: Sequence[str]) -> None:
-    """Make these the ends of a room's graph; called by rechecks.py and `keep_end` alone."""
+    """Make these the ends of a room's graph; called by rechecks.py and `keep_ends` alone."""
     head = state.head(tx, room_id)._replace(forward_extremities=list(event_ids))
     tx.sql.execute(_SET_ENDS, {"in_room": room_id, "ends": head.forward_extremities})
     tx.remember(state.ROOMS, room_id, head)
 
 
-def keep_end(tx: Tx, room_id: str, event_id: str) -> None:
-    """Make an end of a room's graph the only one, and the state after it the current one."""
-    set_ends(tx, room_id, [event_id])
-    if forks.after_events(tx, [event_id]):
+def keep_ends(tx: Tx, room_id: str, event_ids: Sequence[str]) -> None:
+    """Make some ends of a room's graph the only ones, and the state after them the current one."""
+    set_ends(tx, room_id, event_ids)
+    if forks.after_events(tx, event_ids):
         _merge(tx, room_id, tx.next_position(), None)
 
 
