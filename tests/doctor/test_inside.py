@@ -164,7 +164,7 @@ def test_a_backup_counts_for_eight_days(
     ex = examine()
 
     (new,) = inside.backup(ex)
-    monkeypatch.setattr(inside, "DAYS_WITHOUT_BACKUP", -1)
+    monkeypatch.setattr(last_backup, "MAX_DAYS", -1)
     (old,) = inside.backup(ex)
 
     assert (new.severity, old.severity) == ("ok", "warning")

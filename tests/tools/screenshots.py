@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from homebody.storage import last_backup
 from tests.clients import js_client
 from tests.clients.js_client import JsPerson
 from tests.helpers import household
@@ -79,6 +80,7 @@ def main(folder: Path) -> None:
         server = start(Path(data_dir), **SETTINGS)
         try:
             ids = {key: quote(it, safe="") for key, it in household.furnish(server).items()}
+            last_backup.note(Path(data_dir), Path("/mnt/disk/homebody.tar"))
             asyncio.run(take(server.url, ids, folder))
         finally:
             server.stop()

@@ -22,10 +22,8 @@ from homebody.storage.data_folder import StartError
 
 DATABASE_S: Final = 15.0
 """For the check of the database, which reads all of it."""
-DAYS_WITHOUT_BACKUP: Final = 8
 LOW_BYTES, LOW_SHARE = 2 * 2**30, 0.05
 FULL_BYTES: Final = 200 * 2**20
-_DAY_MS: Final = 86_400_000
 
 
 def process(ex: Examination) -> Iterator[Finding]:
@@ -167,9 +165,8 @@ def backup(ex: Examination) -> Iterator[Finding]:
     if found is None:
         yield ex.report.warning("backup", "no backup was made on this machine")
         return
-    days = (time.time_ns() // 1_000_000 - found.ts) / _DAY_MS
     seen = f"{datetime.fromtimestamp(found.ts / 1000, UTC):%Y-%m-%d}, to {found.place}"
     if not Path(found.place).exists():
         seen += ", which is not there at the moment"
-    made = ex.report.warning if days > DAYS_WITHOUT_BACKUP else ex.report.ok
+    made = ex.report.warning if found.is_old else ex.report.ok
     yield made("backup", f"the latest is of {seen}")

@@ -14,6 +14,8 @@ from typing import Final
 import msgspec
 
 NAME: Final = "last-backup.json"
+MAX_DAYS: Final = 8
+"""A week, and a day for the one that is due."""
 
 
 class LastBackup(msgspec.Struct, frozen=True):
@@ -23,6 +25,11 @@ class LastBackup(msgspec.Struct, frozen=True):
     """ms"""
     place: str
     """The path of its folder or file."""
+
+    @property
+    def is_old(self) -> bool:
+        """Whether there should be a newer one by now."""
+        return time.time() - self.ts / 1000 > MAX_DAYS * 86_400
 
 
 def note(data_dir: Path, place: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_backup_and_a_blocked_event_loop_are_shown(
 
     assert f"in {tmp_path / 'backups'}" in text
     assert "Make one" not in text
-    assert "blocked 1 times , for 0.3 seconds" in text
+    assert "blocked once , for 0.3 seconds" in text
 
 
 def test_what_the_doctor_finds_is_shown(

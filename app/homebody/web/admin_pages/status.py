@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any
 
 from flask import Blueprint, Response
 
@@ -20,8 +20,6 @@ from homebody.web.admin_pages import PREFIX, layout
 from homebody.web.browser_sessions import signed_in
 
 bp = Blueprint("admin_status", __name__)
-
-DAY_S: Final = 86_400
 
 
 @bp.get("/")
@@ -43,7 +41,7 @@ def show_status() -> Response:
         queues=[(kind, count, (now_ms - since) / 1000) for kind, count, since in waiting],
         destinations=homeserver.sender.counts(),
         backup=backup,
-        is_backup_old=backup is None or time.time() - backup.ts / 1000 > 7 * DAY_S,
+        is_backup_old=backup is None or backup.is_old,
         checked=homeserver.checkups.latest(),
         entries=entries,
     )
