@@ -43,6 +43,19 @@ homebody config
 [homebody.example.toml](homebody.example.toml) is a file with all settings, to copy from. Below is
 each of them with its default.
 """
+GROUPS = {
+    "server_name": "The server",
+    "federation": "Other servers",
+    "data_dir": "Data and memory",
+    "registration": "Accounts",
+    "max_upload_bytes": "Files and links",
+    "default_room_version": "Rooms, presence and contacts",
+    "livekit_service_url": "Calls",
+    "appservices": "Bridges and bots",
+    "log_level": "Log and metrics",
+    "rate_limits": "Rate limits",
+}
+"""Headings, by the first setting below each; tables have headings of their own."""
 _SETTING = re.compile(r"((?:# [^\n]*\n)+)#([\w.]+) = ([^\n]*)\n")
 
 
@@ -50,8 +63,8 @@ def page() -> str:
     """Return the text of the page."""
     text, heading = _HEAD, ""
     for comment, key, default in _SETTING.findall(settings.example()):
-        if _heading(key) != heading:
-            heading = _heading(key)
+        if (above := _heading(key, heading)) != heading:
+            heading = above
             text += f"\n## {heading}\n"
         meaning = " ".join(line.removeprefix("# ") for line in comment.splitlines())
         shown = "not set" if default in ('""', "[]", "{}") else f"`{default}`"
@@ -61,16 +74,16 @@ def page() -> str:
     return text
 
 
-def _heading(key: str) -> str:
-    if key.startswith("rc_") or key == "rate_limits":
-        return "Rate limits"
+def _heading(key: str, last: str) -> str:
     table, dot, _ = key.partition(".")
-    return f"The table `{table}`" if dot else "The server"
+    if dot and not table.startswith("rc_"):
+        return f"The table `{table}`"
+    return GROUPS.get(key, last)
 
 
 def _escaped(meaning: str) -> str:
-    """Return a text in which Markdown sees no tables, links or emphasis."""
-    return re.sub(r"([*<\[\]])", r"\\\1", meaning)
+    """Return a text in which Markdown sees no tables or emphasis, and of links those to pages."""
+    return re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](\1)", re.sub(r"([*<\[\]])", r"\\\1", meaning))
 
 
 if __name__ == "__main__":

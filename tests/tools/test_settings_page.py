@@ -21,3 +21,15 @@ def test_it_has_each_setting_once() -> None:
 
     assert len(keys) > 80
     assert [it for it in keys if text.count(f"\n### `{it}`\n") != 1] == []
+
+
+def test_its_headings_begin_with_settings_that_exist() -> None:
+    text = settings_page.page()
+
+    begun = re.findall(r"\n## ([A-Z][^`\n]+)\n\n### `(\w+)`\n", text)
+
+    assert {key: heading for heading, key in begun} == settings_page.GROUPS
+
+
+def test_it_links_to_the_pages_that_settings_name() -> None:
+    assert "see [sign-on.md](sign-on.md)" in settings_page.page()

@@ -51,8 +51,13 @@ class Config:
     """The address and port to listen on, "unix:/path/of/a/socket", or a list of these. HTTPS is up
     to a proxy in front of it. Sockets that systemd has opened take its place."""
     metrics_bind: values.Listener | None = None
-    """An address for /metrics alone (and /health), which needs no token there: only a Prometheus
-    may be able to reach it. Without one, /metrics is served like everything else."""
+    """An address for /metrics alone (and /health), which needs no token there: only
+    Prometheus should be able to reach it. Without one, /metrics is served like everything else."""
+    trusted_proxies: values.Networks = (ipaddress.ip_network("127.0.0.1"),)
+    """The proxies whose X-Forwarded-For and X-Forwarded-Proto headers are used."""
+    outside_allowed: values.Destinations = ()
+    """What this server may call on your own network for its users (push gateways, link previews):
+    host names, addresses and networks that are not public."""
     federation: bool = False
     """Whether this server talks to other homeservers. They reach it at port 8448 of server_name, or
     where /.well-known/matrix/server leads them. Default: true if server_name is public, as
@@ -66,16 +71,11 @@ class Config:
     without. Default: the host of public_url and its port, if that begins with https://."""
     trusted_key_servers: values.ServerNames = ()
     """The servers that are asked for the keys of others that don't answer, such as matrix.org. They
-    learn which servers this one has to do with, and could forge events of those."""
+    learn which servers this one exchanges events with, and could forge events of those."""
     old_verify_keys: tables.OldVerifyKeys = ()
     """Keys with which this server signed events before its signing key was replaced, so that others
     can verify those: { key_id = "ed25519:a_0123", key = "the public key in base64", expired_ts =
     1700000000000 }."""
-    trusted_proxies: values.Networks = (ipaddress.ip_network("127.0.0.1"),)
-    """The proxies whose X-Forwarded-For and X-Forwarded-Proto headers are used."""
-    outside_allowed: values.Destinations = ()
-    """What this server may call on your own network for its users (push gateways, link previews):
-    host names, addresses and networks that are not public."""
     federation_hosts: values.Hosts = ()
     """Where other servers are, if not where their names lead: a table such as
     "b.example.org" = "127.0.0.1:8449". Only this machine and hosts in outside_allowed can be
@@ -127,9 +127,6 @@ class Config:
     """How passwords are hashed. cheap is for tests, and only where bind is a loopback address."""
     min_password_length: Annotated[int, values.whole(1, 128)] = 8
     """The minimum length of new passwords. Existing passwords stay valid."""
-    default_room_version: values.RoomVersion = "11"
-    """The version of rooms that are created without one. Room IDs of version 12 have no server
-    name, which breaks some clients still in use."""
     max_upload_bytes: Annotated[int, values.size(1)] = 50 * 2**20
     """The maximum size of an uploaded file. The proxy in front has a limit of its own."""
     max_remote_file_bytes: Annotated[int, values.size(1)] = 100 * 2**20
@@ -144,6 +141,9 @@ class Config:
     """Whether the server fetches linked pages to preview them."""
     url_preview_blacklist: values.Texts = ()
     """Hosts without previews; example.org includes www.example.org."""
+    default_room_version: values.RoomVersion = "11"
+    """The version of rooms that are created without one. Room IDs of version 12 have no server
+    name, which breaks some clients still in use."""
     presence: bool = True
     """Whether users see who is online. Can also be set as a table: [presence] with enabled."""
     support_contacts: tables.Contacts = ()
