@@ -43,6 +43,7 @@ def nginx(behind: RunningServer, tmp_path: Path) -> Iterator[tuple[str, str]]:
     blocks = re.search(r"```nginx\n(.*?)```", (ROOT / "docs" / "proxy.md").read_text(), re.DOTALL)
     assert blocks is not None
     text = blocks.group(1).replace("http://127.0.0.1:8008", behind.url)
+    text = text.replace("listen [::]:443 ssl;", "")
     for port in (matrix, root):
         text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port};", 1)
     config = tmp_path / "nginx.conf"

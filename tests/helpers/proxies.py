@@ -54,7 +54,7 @@ def nginx(
 ) -> Iterator[int]:
     """Run nginx within the block; yield the port of both its servers."""
     port, (cert, key) = server.free_port(), certificate
-    text = of_page("nginx")
+    text = of_page("nginx").replace("    listen [::]:443 ssl;\n", "")
     text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;")
     text = text.replace(
         "# ssl_certificate …", f"ssl_certificate {cert}; ssl_certificate_key {key};"
