@@ -103,11 +103,12 @@ def test_what_is_missing_is_seen() -> None:
     ]
 
 
-def test_the_page_on_installing_names_the_wheel_of_this_version() -> None:
+def test_the_pages_name_the_wheel_and_the_package_of_this_version() -> None:
     metadata = ConfigParser()
     metadata.read(ROOT / "setup.cfg", encoding="utf-8")
-    page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    files = [it for it in (ROOT / "docs").glob("*.md") if "transcript" not in it.name]
+    pages = "".join(it.read_text(encoding="utf-8") for it in files)
 
-    named = set(re.findall(r"homebody-([\d.]+)-py3", page))
+    named = re.findall(r"homebody-([\d.]+)-py3|homebody_([\d.]+)_\w+\.deb", pages)
 
-    assert named == {metadata["metadata"]["version"]}
+    assert {wheel or package for wheel, package in named} == {metadata["metadata"]["version"]}
