@@ -1,14 +1,19 @@
 """Two users with matrix-nio: what a bot or a terminal client in Python does all day."""
 
+import asyncio
 import contextlib
 import io
+import re
+import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import nio
 from PIL import Image
 
 from tests.clients import nio_client
 from tests.clients.nio_client import NioPerson, ok
+from tests.helpers.server import ROOT
 
 
 @contextlib.asynccontextmanager
@@ -187,3 +192,36 @@ async def test_the_list_of_devices_is_understood(server: str) -> None:
 async def test_a_new_user_has_a_name_in_rooms(server: str) -> None:
     async with two_in_a_room(server) as (alice, bob, room_id):
         assert bob.nio.rooms[room_id].user_name(alice.user_id) == alice.name
+
+
+async def test_the_bot_of_the_quick_start_joins_and_answers(server: str) -> None:
+    (bot,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/quick-start.md").read_text(), re.DOTALL
+    )
+    notices: list[tuple[str, str]] = []
+
+    async def note(_room: Any, event: Any) -> None:
+        notices.append((event.sender, event.body))
+
+    async with nio_client.person(server, "alice") as alice:
+        alice.nio.add_event_callback(note, nio.RoomMessageNotice)
+        dora = NioPerson(server, "dora")
+        await dora.register()
+        await dora.nio.close()
+        for shown, here in (
+            ("http://localhost:8008", server),
+            ("@dora:localhost", dora.user_id),
+            ("wonderland-7", nio_client.PASSWORD),
+        ):
+            bot = bot.replace(shown, here)
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", bot)
+        try:
+            room_id = await alice.create_room(dora.user_id)
+            await alice.see_member(room_id, dora.user_id)
+            await alice.say(room_id, "Tea?")
+            await alice.until(lambda: notices, "answer of the bot")
+        finally:
+            process.terminate()
+            await process.wait()
+
+    assert notices == [(dora.user_id, "Tea?")]
