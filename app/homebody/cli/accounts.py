@@ -98,7 +98,7 @@ def list_users(ctx: click.Context, *, is_json: bool) -> None:
 
 @user.command("deactivate")
 @click.argument("name")
-@click.option("--erase", is_flag=True, help="Also delete profile and account data.")
+@click.option("--erase", is_flag=True, help="Also delete profile and data, and hide messages.")
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @as_json
 @click.pass_context

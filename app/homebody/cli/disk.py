@@ -29,9 +29,11 @@ _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 @click.command()
 @click.option("--vacuum", "is_vacuum", is_flag=True, help="Give empty pages back to the disk.")
-@click.option("--clean", is_flag=True, help="Delete now what the settings have deleted anyway.")
-@click.option("--top", type=click.IntRange(1), default=disk_usage.TOP, help="Rooms and users.")
-@click.option("--days", type=click.IntRange(1), help="How old what could be deleted is.")
+@click.option("--clean", is_flag=True, help="Do now what the settings make the server do later.")
+@click.option(
+    "--top", type=click.IntRange(1), default=disk_usage.TOP, help="How many rooms and users."
+)
+@click.option("--days", type=click.IntRange(1), help="Count as deletable what is older.")
 @as_json
 @click.pass_context
 def disk(
@@ -43,7 +45,7 @@ def disk(
     days: int | None,
     is_json: bool,
 ) -> None:
-    """Print what takes the room on the disk, and what each way of making room would free.
+    """Print what takes the space on the disk, and how much each way of freeing some would give.
 
     How much a room takes is an estimate by its number of events.
     """

@@ -1,4 +1,4 @@
-"""What takes the room on the disk, and what each way of making room would free.
+"""What takes the space on the disk, and how much each way of freeing some would give.
 
 The pages of the database are counted by SQLite itself, which reads the head of each page: a second
 for a gigabyte in memory. How much a room takes is estimated from its number of events, as counting
@@ -123,7 +123,7 @@ class Ages(NamedTuple):
 
 
 def measure(db: Database, *, top: int = TOP, ages: Ages | None = None) -> Json:
-    """Return what takes the room.
+    """Return what takes the space.
 
     {"database": {"bytes", "free_bytes", "by_purpose": {purpose: bytes}},
     "media": {kind: {"files", "bytes"}}, "disk": {"total_bytes", "free_bytes"},
@@ -257,7 +257,7 @@ def _users(tx: Reader) -> list[Json]:
 
 
 def _could_free(db: Database, ages: Ages, by_room: dict[str, int], per_event: float) -> list[Json]:
-    """Return what each way of making room would free."""
+    """Return how much each way of freeing space would give."""
     now_ms = time.time_ns() // 1_000_000
     with db.read() as tx:
         before = {"before_ts": now_ms - ages.remote_media * DAY_MS}

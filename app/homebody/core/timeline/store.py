@@ -1,7 +1,7 @@
 """Storing events: `store` is the only function that inserts them while they are new.
 
-It writes an allowed event and everything derived from it in one transaction. Federation will store
-events of other servers by the same function, and no later code distinguishes them.
+It writes an allowed event and everything derived from it in one transaction. Events of other
+servers come to the same function, by receiving.py, and no later code distinguishes them.
 
 This module writes the table events (but older_events.py inserts history, many_outliers.py what
 comes with a state, redactions.py updates redacted events, leaving_threads.py the threads of events,

@@ -1,4 +1,4 @@
-"""Files: what takes the room, quarantine, protection, deletion."""
+"""Files: what takes the space, quarantine, protection, deletion."""
 
 from __future__ import annotations
 
