@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import pytest
 
 from tests.helpers import debian
 from tests.helpers.debian import Machine
+from tests.helpers.server import ROOT
+from tests.tools import first_server
 
 UNIT = "homebody.service"
 DROP_IN = "etc/systemd/system/homebody.service.d/test.conf"
@@ -68,6 +71,18 @@ def drop_in(machine: Machine, text: str) -> None:
     file.write_text(text, encoding="utf-8")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", UNIT)
+
+
+def typed(machine: Machine, page: str, section: str) -> str:
+    """Type what root types in a section of a page of docs/; return what is printed."""
+    typed_here, script = "", ["set -e; cd /root"]
+    for kind, it in first_server.commands((ROOT / "docs" / page).read_text(encoding="utf-8")):
+        if kind == "##":
+            typed_here = it
+        elif typed_here == section:
+            script.append(re.sub(r"homebody_[\d.]+_\w+\.deb", "/srv/homebody.deb", it))
+    assert len(script) > 1
+    return machine.run("bash", "-c", "\n".join(script))
 
 
 def test_the_service_runs_as_soon_as_the_package_is_installed(machine: Machine) -> None:
@@ -218,6 +233,34 @@ def test_the_sandbox_is_judged_as_tight(machine: Machine) -> None:
     assert float(exposure[1]) <= 2.0, judged
 
 
+def test_a_backup_is_restored_as_the_page_says(machine: Machine) -> None:
+    settings = machine.root / "etc/homebody/homebody.toml"
+    own = f'{settings.read_text(encoding="utf-8")}log_level = "WARNING"\n'
+    settings.write_text(own, encoding="utf-8")
+    machine.run("install", "-d", "-o", "homebody", "/mnt/disk")
+    machine.run("homebody", "user", "add", "dora", "--no-password")
+    machine.run("homebody", "backup", "/mnt/disk/homebody.tar")
+    settings.write_text(own.replace('log_level = "WARNING"', ""), encoding="utf-8")
+
+    printed = typed(machine, "backup.md", "Restore")
+
+    assert "Restored from /var/tmp/homebody.tar" in printed
+    assert settings.read_text(encoding="utf-8") == own
+    assert machine.run("stat", "-c", "%U %G %a", "/etc/homebody/homebody.toml").split() == [
+        *("root", "homebody", "640")
+    ]
+    assert '"v1.19"' in ask(machine)
+    assert "@dora:example.org" in machine.run("homebody", "user", "list")
+
+
+def test_a_new_version_is_asked_as_the_page_says(machine: Machine) -> None:
+    printed = typed(machine, "upgrade.md", "Before the restart")
+
+    assert "The database is up to date" in printed
+    assert "Nothing is in the way" in printed
+    assert not (machine.root / "var/tmp/new").exists()
+
+
 def test_it_leaves_when_the_package_is_removed(machine: Machine) -> None:
     machine.run("dpkg", "-r", "homebody")
 
@@ -225,3 +268,21 @@ def test_it_leaves_when_the_package_is_removed(machine: Machine) -> None:
     assert "systemd" in running
     assert "homebody" not in running
     assert Path(machine.root / "var/lib/homebody/homebody.db").exists()
+
+
+def test_a_service_without_the_package_is_set_up_as_the_page_says(machine: Machine) -> None:
+    # What pip makes of the wheel is in the package
+    machine.run("dpkg", "-i", "/srv/homebody.deb")
+    machine.run("cp", "-r", "/usr/lib/homebody", "/opt/homebody")
+    machine.run("sed", "-i", "s|/usr/lib/homebody|/opt/homebody|", "/opt/homebody/bin/homebody")
+    machine.run("dpkg", "-P", "homebody")
+    shutil.copytree(ROOT / "packaging", machine.root / "root/packaging")
+
+    printed = typed(machine, "install.md", "Service without the package")
+
+    assert 'server_name = "example.org"' in printed
+    assert '"v1.19"' in ask(machine)
+    machine.run("homebody", "user", "add", "alice", "--no-password")
+    assert "@alice:example.org" in machine.run("homebody", "user", "list")
+    owner = machine.run("stat", "-c", "%U", "/var/lib/homebody/homebody.db")
+    assert owner.strip() == "homebody"
