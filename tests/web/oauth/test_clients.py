@@ -138,6 +138,18 @@ def test_bad_redirect_uris_are_refused(client: FlaskClient, uri: str, kind: str)
     assert refused(answer) == (400, "invalid_redirect_uri")
 
 
+@pytest.mark.parametrize("scheme", ["javascript", "data", "file", "localhost"])
+def test_a_scheme_of_its_own_is_a_domain(client: FlaskClient, scheme: str) -> None:
+    answer = register(
+        client,
+        client_uri=f"https://{scheme}/",
+        redirect_uris=[f"{scheme}:alert(1)"],
+        application_type="native",
+    )
+
+    assert refused(answer) == (400, "invalid_redirect_uri")
+
+
 @pytest.mark.parametrize("uri", sorted(set(NATIVE_URIS) - set(WEB_URIS)))
 def test_web_clients_have_https_alone(client: FlaskClient, uri: str) -> None:
     assert refused(register(client, redirect_uris=[uri])) == (400, "invalid_redirect_uri")

@@ -90,7 +90,7 @@ def is_verified(uri: str) -> bool:
 
     See RFC 8252, section 8.6.
     """
-    return uri.startswith("https://")
+    return urlsplit(uri).scheme == "https"
 
 
 def _redirect_uris(body: Json, base: str, kind: str) -> list[str]:
@@ -124,6 +124,8 @@ def _check_redirect_uri(uri: str, base: str, kind: str) -> None:
 
 
 def _check_private_scheme(uri: str, parts: SplitResult, base: str) -> None:
+    if "." not in parts.scheme:  # javascript:, data:, … are schemes of hosts without a domain
+        raise _bad_redirect("The scheme of a redirect URI must be a domain, in reverse order")
     reverse = ".".join(reversed(base.split(".")))
     if parts.scheme != reverse and not parts.scheme.startswith(f"{reverse}."):
         raise _bad_redirect(f"The scheme of a redirect URI must begin with {reverse}")
