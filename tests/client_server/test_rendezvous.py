@@ -107,6 +107,15 @@ def test_the_older_dialect(client: FlaskClient) -> None:
     assert (without.status_code, without.get_json()["errcode"]) == (400, "M_MISSING_PARAM")
 
 
+def test_an_etag_that_a_proxy_has_made_weak_is_known(client: FlaskClient) -> None:
+    path, etag = begin_2024(client)
+
+    unchanged = client.get(path, headers={"If-None-Match": f"W/{etag}"})
+    written = write_2024(client, path, b"hello", f"W/{etag}")
+
+    assert (unchanged.status_code, written.status_code) == (304, 202)
+
+
 def test_browsers_may_send_and_read_the_tokens(client: FlaskClient) -> None:
     answer = client.options(OLD)
 

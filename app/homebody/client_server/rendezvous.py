@@ -118,7 +118,7 @@ def create_rendezvous_2024() -> Response:
 def get_rendezvous_2024(rendezvous_id: str) -> Response:
     """Return the text of a session, or 304 if the client has it."""
     found = _find(rendezvous_id)
-    if request.headers.get("If-None-Match") == _etag(found):
+    if _token_of(request.headers.get("If-None-Match", "")) == found.token:
         return _with_headers(Text(status=304), found)
     return _with_headers(Text(found.data, content_type="text/plain"), found)
 
@@ -132,7 +132,7 @@ def put_rendezvous_2024(rendezvous_id: str) -> Response:
         raise errors.missing_param("If-Match is missing")
     data = http.raw_body(MAX_BYTES)
     try:
-        found = sessions.put(rendezvous_id, known.strip('"'), data, is_repeatable=False)
+        found = sessions.put(rendezvous_id, _token_of(known), data, is_repeatable=False)
     except errors.MatrixError as error:
         if error.status == 409:
             code = {"org.matrix.msc4108.errcode": "M_CONCURRENT_WRITE"}
@@ -168,12 +168,13 @@ def _described(session: Session) -> Json:
     return {"sequence_token": session.token, "expires_in_ms": session.expires_in_ms}
 
 
-def _etag(session: Session) -> str:
-    return f'"{session.token}"'
+def _token_of(etag: str) -> str:
+    """Return the token in an ETag; a proxy that compresses the text makes it a weak one."""
+    return etag.removeprefix("W/").strip('"')
 
 
 def _with_headers(response: Response, session: Session) -> Response:
-    response.headers["ETag"] = _etag(session)
+    response.headers["ETag"] = f'"{session.token}"'
     ends = time.time() + session.expires_in_ms / 1000
     response.headers["Expires"] = http_date(ends)
     response.headers["Last-Modified"] = http_date(session.written)
