@@ -41,14 +41,18 @@ MAX_FORM_BYTES: Final = 50_000
 Form = dict[str, str]
 
 
-def endpoint(view: Callable[[], Json]) -> Callable[[], Response]:
-    """Run a view that clients call without an access token, and respond as the RFCs say."""
+def endpoint(view: Callable[[], Json | tuple[Json, int]]) -> Callable[[], Response]:
+    """Run a view that clients call without an access token, and respond as the RFCs say.
+
+    It returns the body of the response, with the status unless that is 200.
+    """
 
     @functools.wraps(view)
     def checked() -> Response:
         try:
             authentication.count_change(None)
-            return _respond(view(), 201 if view is register_client_ else 200)
+            found = view()
+            return _respond(*(found if isinstance(found, tuple) else (found, 200)))
         except OAuthError as error:
             body = {"error": error.code, "error_description": error.description}
             return _respond(body, error.status)
@@ -59,16 +63,15 @@ def endpoint(view: Callable[[], Json]) -> Callable[[], Response]:
     return checked
 
 
-def register_client_() -> Json:
+@bp.post("/clients")
+@endpoint
+def register_client() -> tuple[Json, int]:
     """Register a client: the same metadata give the same client."""
     metadata.check_on(homeserver.server.config)
     authentication.rate_limits().check("rc_registration", address_key())
     body = http.json_object(max_bytes=MAX_FORM_BYTES)
     with homeserver.database.write() as tx:
-        return clients.register(tx, body)
-
-
-register_client = bp.post("/clients", endpoint="register_client")(endpoint(register_client_))
+        return clients.register(tx, body), 201
 
 
 @bp.post("/token")
