@@ -285,7 +285,17 @@ def test_a_refresh_may_not_widen_the_scope(browser: FlaskClient, example: App) -
     same = example.refresh(tokens["refresh_token"], scope=tokens["scope"])
 
     assert refused(wider) == (400, "invalid_scope")
+    assert is_valid(example, tokens)
     assert same.status_code == 200
+
+
+def test_another_client_learns_nothing_of_a_scope(browser: FlaskClient, example: App) -> None:
+    tokens = example.log_in(browser)
+    other = App(example.client, client_name="Other")
+
+    answer = other.refresh(tokens["refresh_token"], scope=scope("OTHER12345"))
+
+    assert refused(answer) == (400, "invalid_grant")
 
 
 def test_a_locked_account_keeps_its_session(

@@ -49,14 +49,14 @@ def refresh(tx: Tx, client: Client, refresh_token: str, scope: str | None) -> Js
         if (former := access_tokens.former_holder_of(tx, refresh_token)) is not None:
             raise _replay(tx, *former)
         raise refusals.invalid_grant("The refresh token is not valid")
-    if not set((scope or "").split()) <= set(session.scope.split()):
-        raise refusals.invalid_scope("The session has not been granted this scope")
     try:
         pair = access_tokens.exchange(
             tx, refresh_token, of_client=client.client_id, may_be_locked=True
         )
     except MatrixError as error:
         raise refusals.invalid_grant("The refresh token is not valid") from error
+    if not set((scope or "").split()) <= set(session.scope.split()):
+        raise refusals.invalid_scope("The session has not been granted this scope")
     return _response(pair, session.scope)
 
 
