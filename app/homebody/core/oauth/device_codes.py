@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from homebody.core.accounts import access_tokens, oauth_sessions
+from homebody.core.accounts import access_tokens
 from homebody.core.oauth import client_metadata, clients, refusals, scopes, sessions
 from homebody.core.oauth.clients import Client
 from homebody.core.oauth.refusals import OAuthError
@@ -31,6 +31,8 @@ SLOWER_MS: Final = 5_000
 """Added to a device's interval each time it asks too early."""
 EARLY_MS: Final = 500
 """How much too early is not held against a device: requests take differently long."""
+KEPT_MS: Final = 60_000
+"""How long an expired code is kept, so that its device learns that it has expired."""
 MAX_PENDING: Final = 5_000
 LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 """Of user codes: without vowels, so that they spell nothing."""
@@ -72,7 +74,7 @@ def begin(tx: Tx, client: Client, scope_text: str) -> Json:
     """
     client.check_grant(client_metadata.DEVICE_CODE)
     scope = scopes.parse(scope_text)
-    tx.sql.execute(delete(OAuthDeviceCode).where(OAuthDeviceCode.expires_ts <= tx.now_ms))
+    tx.sql.execute(delete(OAuthDeviceCode).where(OAuthDeviceCode.expires_ts <= tx.now_ms - KEPT_MS))
     if tx.sql.execute(_COUNT).scalar_one() >= MAX_PENDING:
         raise OAuthError("temporarily_unavailable", "Too many devices wait to be let in", 503)
     clients.note_use(tx, client.client_id)
@@ -111,17 +113,21 @@ def find(tx: Reader, user_code: str) -> Pending | None:
     return Pending(row.user_code, client, row.device_id)
 
 
-def decide(tx: Tx, session: BrowserSession, pending: Pending, *, is_allowed: bool) -> None:
-    """Let a device in, or turn it away. Its next request for tokens learns that."""
-    which = (OAuthDeviceCode.user_code == pending.user_code, OAuthDeviceCode.user_id.is_(None))
-    decision = {
-        "user_id": session.user_id,
-        "is_denied": not is_allowed,
-        "session_hash": session.token_hash,
-    }
-    tx.sql.execute(update(OAuthDeviceCode).where(*which).values(**decision))
-    if is_allowed:
-        oauth_sessions.remember_consent(tx, session.user_id, pending.client.client_id)
+def decide(tx: Tx, session: BrowserSession, user_code: str, *, is_allowed: bool) -> Pending | None:
+    """Let a device in, or turn it away, and return it; None if no device shows the code.
+
+    Its next request for tokens learns that.
+    """
+    pending = find(tx, user_code)
+    if pending is not None:
+        decision = {
+            "user_id": session.user_id,
+            "is_denied": not is_allowed,
+            "session_hash": session.token_hash,
+        }
+        known = OAuthDeviceCode.user_code == pending.user_code
+        tx.sql.execute(update(OAuthDeviceCode).where(known).values(**decision))
+    return pending
 
 
 def poll(tx: Tx, client: Client, device_code: str) -> Json | OAuthError:

@@ -14,7 +14,6 @@ from homebody.client_server import authentication
 from homebody.client_server.authentication import address_key
 from homebody.context import homeserver
 from homebody.core.oauth import device_codes
-from homebody.core.oauth.device_codes import Pending
 from homebody.core.sessions import devices
 from homebody.web import pages
 from homebody.web.browser_sessions import account, session, signed_in
@@ -31,11 +30,12 @@ def show_device() -> Response:
     code = request.args.get("user_code", "")
     if not code:
         return _code_page()
-    pending = _find(code)
+    authentication.rate_limits().check("rc_strangers", address_key())
+    with homeserver.database.read() as tx:
+        pending = device_codes.find(tx, code)
+        replaces = pending and devices.exists(tx, account().user_id, pending.device_id)
     if pending is None:
         return _code_page(code, UNKNOWN)
-    with homeserver.database.read() as tx:
-        replaces = devices.exists(tx, account().user_id, pending.device_id)
     host = urlsplit(pending.client.uri).hostname
     return pages.page("oauth/device.html", pending=pending, replaces=replaces, host=host)
 
@@ -44,19 +44,13 @@ def show_device() -> Response:
 @signed_in(suspended=True)
 def decide_about_device() -> Response:
     """Let the device in, or turn it away."""
-    pending = _find(request.form.get("user_code", ""))
-    if pending is None:
-        return _code_page("", UNKNOWN)
-    is_allowed = request.form.get("decision") == "allow"
-    with homeserver.database.write() as tx:
-        device_codes.decide(tx, session(), pending, is_allowed=is_allowed)
-    return pages.page("oauth/device_done.html", is_allowed=is_allowed, client=pending.client)
-
-
-def _find(code: str) -> Pending | None:
     authentication.rate_limits().check("rc_strangers", address_key())
-    with homeserver.database.read() as tx:
-        return device_codes.find(tx, code)
+    code, is_allowed = request.form.get("user_code", ""), request.form.get("decision") == "allow"
+    with homeserver.database.write() as tx:
+        decided = device_codes.decide(tx, session(), code, is_allowed=is_allowed)
+    if decided is None:
+        return _code_page("", UNKNOWN)
+    return pages.page("oauth/device_done.html", is_allowed=is_allowed, client=decided.client)
 
 
 def _code_page(code: str = "", problem: str = "") -> Response:
