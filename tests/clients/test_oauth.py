@@ -187,6 +187,12 @@ async def test_a_web_client_that_was_let_in_before_goes_on_without_a_question(
             me = await program.ask("complete", code=again["code"], redirectUri=WEB)
 
             assert me["user_id"] == f"@{window.name}:localhost"
+            await window.ask("open", url=f"{house.url}/_homebody/account/")
+            await check_accessible(window)
+            await window.ask("press", button="Ask me again about Example")
+            await window.ask("waitFor", text="You will be asked")
+            await window.ask("open", url=await program.ask("link", redirectUri=WEB))
+            await window.ask("waitFor", text="Let Example in?")
             assert await window.ask("faults") == []
 
 

@@ -16,7 +16,7 @@ from homebody.client_server import threepids as client_threepids
 from homebody.client_server.file_responses import disposition
 from homebody.context import homeserver
 from homebody.core import tasks
-from homebody.core.accounts import accounts, external_ids, threepids, validation
+from homebody.core.accounts import accounts, external_ids, oauth_sessions, threepids, validation
 from homebody.core.administration import export
 from homebody.core.media import files
 from homebody.core.push import pushers
@@ -41,6 +41,7 @@ DONE: Final = {
     "email-removed": "The address is removed from your account.",
     "device": "The session is ended.",
     "others": "All other sessions are ended.",
+    "consent": "You will be asked before this app is let in again.",
     "linked": "The login is linked to your account.",
     "unlinked": "The login is not linked to your account any more.",
 }
@@ -62,6 +63,7 @@ def show_account() -> Response:
     with homeserver.database.read() as tx:
         values = {
             "devices": devices.described_for_admin(tx, me, homeserver.last_seen),
+            "consents": oauth_sessions.consents_of(tx, me),
             "browsers": sessions.all_of(tx, me),
             "addresses": threepids.of_user(tx, me),
             "linked": {provider for provider, _ in external_ids.of_user(tx, me)},
@@ -85,6 +87,15 @@ def end_device() -> Response:
     with homeserver.database.write() as tx:
         devices.remove(tx, account().user_id, [device_id])
     return _done("device")
+
+
+@bp.post(f"{ACCOUNT}consents/withdraw")
+@signed_in(suspended=True)
+def withdraw_consent() -> Response:
+    """Have the user asked again before a client is let in. Its sessions go on."""
+    with homeserver.database.write() as tx:
+        oauth_sessions.forget_consent(tx, account().user_id, request.form.get("client_id", ""))
+    return _done("consent")
 
 
 @bp.post(f"{ACCOUNT}browsers/end")

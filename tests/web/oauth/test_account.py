@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from homebody.web import Application
 from tests.conftest import PASSWORD, Login, Person
 from tests.helpers.encryption import Identity, password_of
-from tests.helpers.oauth import OAUTH, App
+from tests.helpers.oauth import OAUTH, App, forwarded, scope, whoami
 from tests.helpers.pages import log_in, send
 from tests.web.test_pages import visible
 
@@ -119,6 +119,61 @@ def test_the_pages_need_a_login(app: Application) -> None:
     for page in ("profile", "device", "cross_signing_reset"):
         answer = app.test_client().get(f"{PAGE}/{page}")
         assert answer.headers["Location"].startswith("/_homebody/login?next="), page
+
+
+def test_consents_are_listed_and_withdrawn(
+    browser: FlaskClient, client: FlaskClient, example: App
+) -> None:
+    tokens = example.log_in(browser)
+    other = App(client, client_name="<b>Other</b>")
+    other.log_in(browser, "OTHER12345")
+
+    shown = browser.get(ACCOUNT)
+    answer = send(browser, f"{ACCOUNT}consents/withdraw", page=ACCOUNT, client_id=example.client_id)
+
+    text = visible(shown)
+    assert "Example (https://example.com/) let in 20" in text
+    assert "<b>Other</b>" not in shown.text
+    assert "You will be asked" in visible(browser.get(answer.headers["Location"]))
+    assert example.client_id not in browser.get(ACCOUNT).text
+    assert other.client_id in browser.get(ACCOUNT).text
+    assert "Let it in" in browser.get(example.url(scope=scope("THIRD12345"))).text
+    assert forwarded(browser.get(other.url(scope=scope("THIRD12345"))))["code"]
+    assert whoami(client, tokens["access_token"]).status_code == 200
+
+
+def test_a_client_that_is_asked_about_each_time_is_not_listed(
+    browser: FlaskClient, client: FlaskClient
+) -> None:
+    uri = "com.example.app:/callback"
+    native = App(client, application_type="native", redirect_uris=[uri])
+    native.log_in(browser)
+
+    assert native.client_id not in browser.get(ACCOUNT).text
+
+
+def test_nobody_else_withdraws_a_consent(
+    app: Application, browser: FlaskClient, example: App, login: Login
+) -> None:
+    example.log_in(browser)
+    login("bob")
+    other = app.test_client()
+    log_in(other, "bob")
+
+    send(other, f"{ACCOUNT}consents/withdraw", page=ACCOUNT, client_id=example.client_id)
+
+    assert example.client_id not in other.get(ACCOUNT).text
+    assert example.client_id in browser.get(ACCOUNT).text
+
+
+def test_a_form_of_another_site_withdraws_nothing(browser: FlaskClient, example: App) -> None:
+    example.log_in(browser)
+
+    form = {"client_id": example.client_id, "csrf_token": "0" * 64}
+    answer = browser.post(f"{ACCOUNT}consents/withdraw", data=form)
+
+    assert answer.status_code == 403
+    assert example.client_id in browser.get(ACCOUNT).text
 
 
 def test_first_keys_need_no_consent(browser: FlaskClient, example: App) -> None:

@@ -251,6 +251,21 @@ def test_a_client_that_was_forgotten_lets_nobody_in(
     assert browser.get(example.url()).status_code == 400
 
 
+def test_consents_end_with_the_client(
+    app: Application, browser: FlaskClient, client: FlaskClient, example: App
+) -> None:
+    tokens = example.log_in(browser)
+    client.post(f"{OAUTH}revoke", data={"token": tokens["access_token"]})
+    with app.homeserver.database.write() as tx:
+        tx.sql.execute(_dated(example.client_id, 0))
+    register(client, client_name="New")
+
+    again = App(client)
+
+    assert again.client_id == example.client_id
+    assert "Let it in" in browser.get(again.url(scope=scope("OTHER12345"))).text
+
+
 def _dated(client_id: str, ts: int) -> Any:
     """Set when a client was used."""
     of_client = OAuthClient.client_id == client_id

@@ -37,8 +37,10 @@ _FIND = select(OAuthClient.registration, OAuthClient.last_used_ts).where(
 _HAS_SESSION = (
     select(OAuthSession.client_id).where(OAuthSession.client_id == OAuthClient.client_id).exists()
 )
-_FORGET_UNUSED = delete(OAuthClient).where(
-    OAuthClient.last_used_ts < bindparam("used_before"), ~_HAS_SESSION
+_FORGET_UNUSED = (
+    delete(OAuthClient)
+    .where(OAuthClient.last_used_ts < bindparam("used_before"), ~_HAS_SESSION)
+    .returning(OAuthClient.client_id)
 )
 _NEWEST_TO_FORGET = (
     select(OAuthClient.last_used_ts)
@@ -110,9 +112,9 @@ def _forget_unused(tx: Tx) -> None:
     """Delete clients without a session that were not used for long, and the oldest of too many."""
     latest = tx.sql.execute(_NEWEST_TO_FORGET, {"kept": MAX_UNUSED}).scalar()
     too_old = tx.now_ms - UNUSED_MS
-    tx.sql.execute(
-        _FORGET_UNUSED, {"used_before": too_old if latest is None else max(too_old, latest + 1)}
-    )
+    used_before = too_old if latest is None else max(too_old, latest + 1)
+    unused = tx.sql.execute(_FORGET_UNUSED, {"used_before": used_before}).scalars().all()
+    oauth_sessions.forget_clients(tx, unused)
 
 
 def _id_of(registration: Json) -> str:

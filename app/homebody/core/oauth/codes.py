@@ -21,7 +21,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from homebody.core.accounts import access_tokens, oauth_sessions
-from homebody.core.oauth import clients, refusals, sessions
+from homebody.core.oauth import client_metadata, clients, refusals, sessions
 from homebody.core.oauth.authorization import AuthorizationRequest, Target
 from homebody.core.oauth.clients import Client
 from homebody.core.oauth.refusals import ReplayError
@@ -51,7 +51,8 @@ def issue(tx: Tx, session: BrowserSession, target: Target, request: Authorizatio
     """Return a code by which the client gets a session of the user, who has consented."""
     client_id = target.client.client_id
     tx.sql.execute(delete(OAuthCode).where(OAuthCode.expires_ts <= tx.now_ms))
-    oauth_sessions.remember_consent(tx, session.user_id, client_id)
+    if client_metadata.is_verified(target.redirect_uri):  # others are asked about each time
+        oauth_sessions.remember_consent(tx, session.user_id, client_id)
     clients.note_use(tx, client_id)
     code = f"hbc_{secrets.token_urlsafe(32)}"
     row = {

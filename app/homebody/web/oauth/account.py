@@ -61,7 +61,7 @@ def show_own_device() -> Response:
     device_id = request.args.get("device_id", "")
     with homeserver.database.read() as tx:
         device = devices.get(tx, account().user_id, device_id, homeserver.last_seen)
-        client = oauth_sessions.clients_of(tx, account().user_id).get(device_id)
+        client = oauth_sessions.client_of(tx, account().user_id, device_id)
     return pages.page("oauth/own_device.html", device=device, client=client)
 
 
