@@ -216,9 +216,9 @@ def forget(response: Response) -> Response:
     return response
 
 
-def see_other(path: str) -> Response:
-    """Send the browser to another page of this server, after a form was handled."""
-    response = Response(status=303, headers={"Location": path})
+def see_other(url: str) -> Response:
+    """Send the browser to another page of this server, or back to a client."""
+    response = Response(status=303, headers={"Location": url})
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
     return response

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
-from homebody.core.accounts import accounts
+from homebody.core.accounts import accounts, oauth_sessions
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.oauth import (
@@ -83,8 +86,18 @@ def test_the_code_is_sent_as_the_client_wants(
     )
     assert answer.headers["Location"].startswith(WEB)
     assert parse_qs(given)["state"] == ["a b&c"]
+    assert parse_qs(given)["iss"] == ["http://localhost:8008/"]
     assert parse_qs(given)["code"]
     assert other == ""
+
+
+@pytest.mark.parametrize("state", ["", None])
+def test_a_state_without_a_value_is_none(
+    browser: FlaskClient, example: App, state: str | None
+) -> None:
+    answer = decide(browser, example.url(state=state), "allow")
+
+    assert "state=" not in answer.headers["Location"]
 
 
 def test_a_redirect_uri_keeps_its_query(browser: FlaskClient, client: FlaskClient) -> None:
@@ -125,6 +138,7 @@ def test_users_may_refuse(browser: FlaskClient, example: App, alice: Person) -> 
 
     assert returned(answer)["error"] == "access_denied"
     assert returned(answer)["state"] == "xyz"
+    assert returned(answer)["iss"] == "http://localhost:8008/"
     assert "code" not in returned(answer)
     assert len(alice.get("devices").get_json()["devices"]) == 1
 
@@ -199,6 +213,28 @@ def test_consent_is_remembered_for_a_client_that_is_known_by_its_address(
 
     assert found["state"] == "xyz"
     assert example.exchange(found["code"]).status_code == 200
+
+
+def test_a_consent_that_is_withdrawn_meanwhile_lets_nobody_in(
+    app: Application, browser: FlaskClient, example: App, alice: Person
+) -> None:
+    example.log_in(browser)
+    url, answers = example.url(scope=scope("OTHER12345")), list[TestResponse]()
+    database = app.homeserver.database
+    going_on = threading.Thread(target=lambda: answers.append(browser.get(url)))
+
+    with database.write() as tx:
+        going_on.start()  # it has found the consent, and queues for the write
+        end = time.monotonic() + 20
+        # two, as the thread that commits queues as well
+        while len(database.writer.turn._queue) < 2:  # noqa: SLF001 - the race can't be timed
+            assert time.monotonic() < end
+            going_on.join(0.01)
+        oauth_sessions.forget_consent(tx, alice.user_id, example.client_id)
+    going_on.join(20)
+
+    assert "Let it in" in answers[0].text
+    assert "Let it in" in browser.get(url).text
 
 
 def test_consent_is_asked_for_again_after_logging_out_everywhere(
@@ -298,20 +334,55 @@ def test_what_may_come_from_somebody_else_is_shown_on_a_page(
     ],
 )
 def test_other_mistakes_are_sent_to_the_client(
-    app: Application, example: App, changes: dict[str, str | None], error: str
+    app: Application,
+    browser: FlaskClient,
+    example: App,
+    changes: dict[str, str | None],
+    error: str,
 ) -> None:
+    example.log_in(browser)
+
     answer = app.test_client().get(example.url(**changes))
 
     assert answer.headers["Location"].startswith(WEB)
     assert (returned(answer)["error"], returned(answer)["state"]) == (error, "xyz")
+    assert returned(answer)["iss"] == "http://localhost:8008/"
     assert returned(answer)["error_description"]
+
+
+@pytest.mark.parametrize("changes", [{"scope": "openid"}, {"prompt": "none"}])
+def test_a_link_leads_to_no_site_that_nobody_uses(
+    app: Application, client: FlaskClient, changes: dict[str, str]
+) -> None:
+    phish = {"client_uri": "https://evil.example.org/", "client_name": "<b>Your bank</b>"}
+    evil = App(client, redirect_uris=["https://evil.example.org/login"], **phish)
+
+    answer = app.test_client().get(evil.url(**changes))
+
+    assert answer.status_code == 400
+    assert "Location" not in answer.headers
+    assert "http-equiv" not in answer.text
+    assert "<b>Your bank" not in answer.text
+    assert "Go on to evil.example.org" in visible(answer)
+    assert 'href="https://evil.example.org/login?error=' in answer.text
+
+
+def test_an_app_of_the_device_learns_of_its_mistake_at_once(
+    app: Application, client: FlaskClient
+) -> None:
+    uri = "com.example.app:/callback"
+    native = App(client, application_type="native", redirect_uris=[uri])
+
+    answer = app.test_client().get(native.url(scope="openid"))
+
+    assert answer.headers["Location"].startswith(f"{uri}?error=invalid_scope")
 
 
 def test_a_client_without_the_grant_gets_no_code(browser: FlaskClient, client: FlaskClient) -> None:
     device_grant = METADATA["grant_types"][2]
     app = App(client, grant_types=[device_grant])
 
-    assert returned(browser.get(app.url()))["error"] == "unauthorized_client"
+    assert linked(browser.get(app.url()))["error"] == "unauthorized_client"
 
 
 @pytest.mark.parametrize("name", ["scope", "state", "response_type", "code_challenge"])
@@ -320,7 +391,7 @@ def test_a_parameter_that_comes_twice_is_refused(
 ) -> None:
     answer = browser.get(f"{example.url()}&{name}=again")
 
-    assert returned(answer)["error"] == "invalid_request"
+    assert linked(answer)["error"] == "invalid_request"
 
 
 @pytest.mark.parametrize("name", ["client_id", "redirect_uri"])
@@ -357,4 +428,93 @@ def test_the_query_is_not_decoded_twice(browser: FlaskClient, example: App) -> N
     answer = browser.get(f"{AUTHORIZE}?client_id={example.client_id}&redirect_uri=%2568ttps")
 
     assert answer.status_code == 400
-    assert re.search("has not registered|hasn&#39;t registered", answer.text)
+    assert "has not registered this redirect_uri" in answer.text
+
+
+def test_without_a_session_no_page_is_shown_to_a_client_that_wants_none(
+    app: Application, browser: FlaskClient, example: App
+) -> None:
+    example.log_in(browser)
+
+    answer = app.test_client().get(example.url(prompt="none", response_mode="fragment"))
+
+    assert returned(answer)["error"] == "login_required"
+    assert "#" in answer.headers["Location"]
+
+
+def test_a_client_that_was_let_in_gets_its_code_without_a_page(
+    browser: FlaskClient, example: App, alice: Person
+) -> None:
+    example.log_in(browser)
+
+    answer = browser.get(example.url(prompt="none", scope=scope("OTHER12345")))
+
+    given = returned(answer)
+    assert (given["state"], given["iss"]) == ("xyz", "http://localhost:8008/")
+    tokens = example.exchange(given["code"]).get_json()
+    found = whoami(example.client, tokens["access_token"]).get_json()
+    assert (found["user_id"], found["device_id"]) == (alice.user_id, "OTHER12345")
+
+
+def test_a_client_that_was_never_let_in_gets_no_code_without_a_page(
+    app: Application, browser: FlaskClient, example: App, login: Login
+) -> None:
+    login("bob")
+    other = app.test_client()
+    log_in(other, "bob")
+    example.log_in(other)
+
+    answer = browser.get(example.url(prompt="none"))
+
+    assert returned(answer)["error"] == "consent_required"
+
+
+def test_a_client_that_anybody_could_be_gets_no_code_without_a_page(
+    browser: FlaskClient, client: FlaskClient
+) -> None:
+    uri = "com.example.app:/callback"
+    app = App(client, application_type="native", redirect_uris=[uri])
+    app.log_in(browser)
+
+    answer = browser.get(app.url(prompt="none", scope=scope("OTHER12345")))
+
+    assert returned(answer)["error"] == "consent_required"
+
+
+def test_no_session_is_replaced_without_a_page(
+    browser: FlaskClient, example: App, alice: Person
+) -> None:
+    example.log_in(browser)
+
+    answer = browser.get(example.url(prompt="none", scope=scope(alice.device_id)))
+
+    assert returned(answer)["error"] == "interaction_required"
+    assert alice.get("account/whoami").status_code == 200
+
+
+@pytest.mark.parametrize("prompt", ["none create", "login none"])
+def test_no_page_and_a_page_can_not_be_had_at_once(
+    browser: FlaskClient, example: App, prompt: str
+) -> None:
+    example.log_in(browser)
+
+    assert returned(browser.get(example.url(prompt=prompt)))["error"] == "invalid_request"
+
+
+@pytest.mark.parametrize("prompt", ["consent", "login", "select_account unknown"])
+def test_a_client_may_have_its_user_asked_again(
+    browser: FlaskClient, example: App, prompt: str
+) -> None:
+    example.log_in(browser)
+
+    answer = browser.get(example.url(prompt=prompt, scope=scope("OTHER12345")))
+
+    assert "Let it in" in answer.text
+
+
+def linked(answer: TestResponse) -> dict[str, str]:
+    """Return the parameters that a client gets if its user follows the link of a page."""
+    assert answer.status_code == 400, answer.text
+    (url,) = re.findall(rf'href="({re.escape(WEB)}[^"]+)"', answer.text)
+    found = parse_qs(urlsplit(url.replace("&amp;", "&")).query)
+    return {key: value for key, (value,) in found.items()}

@@ -14,19 +14,21 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
-from homebody.core.oauth import client_metadata, clients, refusals, scopes
+from homebody.core.accounts import oauth_sessions
+from homebody.core.oauth import client_metadata, clients, metadata, refusals, scopes
 from homebody.core.oauth.clients import Client
 from homebody.core.oauth.refusals import OAuthError
 from homebody.core.oauth.scopes import Scope
+from homebody.core.sessions import devices
 from homebody.storage.database import Reader
 
-MODES: Final = {"query": "?", "fragment": "#"}
-"""The values of response_mode, and what stands before the parameters of the response."""
 ONCE: Final = (
     *("client_id", "redirect_uri", "response_type", "response_mode", "scope", "state"),
     *("code_challenge", "code_challenge_method", "prompt"),
 )
 """The parameters that count; none may come twice."""
+ASKING: Final = {"login", "consent", "select_account"}
+"""The values of prompt with which a client wants its user to be asked. Others are not known."""
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 """A SHA-256 hash as base64url, without padding."""
 
@@ -39,16 +41,19 @@ class Target:
 
     client: Client
     redirect_uri: str
-    mode: str = "query"
-    state: str | None = None
+    issuer: str
+    mode: str
+    state: str | None
 
     def url(self, **fields: str) -> str:
-        """Return the redirect URI with the response in it."""
-        state = {} if self.state is None else {"state": self.state}
-        mark = MODES[self.mode]
+        """Return the redirect URI with the response in it, which names this server (RFC 9207)."""
+        fields["iss"] = self.issuer
+        if self.state is not None:
+            fields["state"] = self.state
+        mark = metadata.RESPONSE_MODES[self.mode]
         if mark in self.redirect_uri:
             mark = "" if self.redirect_uri.endswith(("?", "&")) else "&"
-        return f"{self.redirect_uri}{mark}{urlencode(fields | state)}"
+        return f"{self.redirect_uri}{mark}{urlencode(fields)}"
 
     def refusal(self, error: OAuthError) -> str:
         """Return the redirect URI with an error in it."""
@@ -61,7 +66,12 @@ class AuthorizationRequest:
 
     scope: Scope
     code_challenge: str
-    wants_account: bool
+    prompts: frozenset[str]
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the user must not be shown a page: "none" stands alone, or is refused."""
+        return "none" in self.prompts
 
 
 def target_of(tx: Reader, parameters: Parameters) -> Target:
@@ -75,9 +85,10 @@ def target_of(tx: Reader, parameters: Parameters) -> Target:
         raise refusals.invalid_request("redirect_uri is missing")
     if not client_metadata.may_redirect_to(client.registration, redirect_uri):
         raise refusals.invalid_request("The client has not registered this redirect_uri")
-    modes, states = parameters.get("response_mode", ()), parameters.get("state", ())
-    mode = modes[0] if modes and modes[0] in MODES else "query"
-    return Target(client, redirect_uri, mode, states[0] if states else None)
+    first = {name: values[0] for name, values in parameters.items() if values}
+    mode, state = first.get("response_mode", ""), first.get("state") or None
+    mode = mode if mode in metadata.RESPONSE_MODES else "query"
+    return Target(client, redirect_uri, metadata.issuer(tx.server.config), mode, state)
 
 
 def request_of(target: Target, parameters: Parameters) -> AuthorizationRequest:
@@ -91,7 +102,7 @@ def request_of(target: Target, parameters: Parameters) -> AuthorizationRequest:
     if given["response_type"] not in client_metadata.RESPONSE_TYPES:
         raise OAuthError("unsupported_response_type", "response_type must be code")
     target.client.check_grant("authorization_code")
-    if given["response_mode"] not in {None, *MODES}:
+    if given["response_mode"] not in {None, *metadata.RESPONSE_MODES}:
         raise refusals.invalid_request("response_mode must be query or fragment")
     if given["code_challenge"] is None:
         raise refusals.invalid_request("code_challenge is missing: PKCE is required")
@@ -100,8 +111,26 @@ def request_of(target: Target, parameters: Parameters) -> AuthorizationRequest:
     if _CHALLENGE.fullmatch(given["code_challenge"]) is None:
         raise refusals.invalid_request("code_challenge is not a SHA-256 hash")
     scope = scopes.parse(given["scope"] or "")
-    wants_account = "create" in (given["prompt"] or "").split()
-    return AuthorizationRequest(scope, given["code_challenge"], wants_account)
+    prompts = frozenset((given["prompt"] or "").split())
+    if "none" in prompts and len(prompts) > 1:
+        raise refusals.invalid_request("The prompt none excludes all others")
+    return AuthorizationRequest(scope, given["code_challenge"], prompts)
+
+
+def question(
+    tx: Reader, user_id: str, target: Target, request: AuthorizationRequest
+) -> OAuthError | None:
+    """Return why the user must be asked before the client gets a code, None if it gets one at once.
+
+    It does if its redirect URI proves which client it is, and the user has let it in before. The
+    reason is what a client is sent whose user must not be asked.
+    """
+    if devices.exists(tx, user_id, request.scope.device_id):
+        return OAuthError("interaction_required", "Another session on this device would end")
+    may_go_on = client_metadata.is_verified(target.redirect_uri) and not request.prompts & ASKING
+    if not may_go_on or not oauth_sessions.has_consented(tx, user_id, target.client.client_id):
+        return OAuthError("consent_required", "The user must be asked whether to let it in")
+    return None
 
 
 def _only(parameters: Parameters, name: str) -> str | None:

@@ -42,6 +42,9 @@ _FORGET_UNUSED = (
     .where(OAuthClient.last_used_ts < bindparam("used_before"), ~_HAS_SESSION)
     .returning(OAuthClient.client_id)
 )
+_SESSION = (
+    select(OAuthSession.client_id).where(OAuthSession.client_id == bindparam("client_id")).limit(1)
+)
 _NEWEST_TO_FORGET = (
     select(OAuthClient.last_used_ts)
     .where(~_HAS_SESSION)
@@ -97,6 +100,11 @@ def find(tx: Reader, client_id: str | None) -> Client:
     if row is None or client_id is None:
         raise refusals.invalid_client()
     return Client(client_id, row.registration)
+
+
+def is_used(tx: Reader, client_id: str) -> bool:
+    """Return whether any user is logged in with a client."""
+    return tx.sql.execute(_SESSION, {"client_id": client_id}).first() is not None
 
 
 def note_use(tx: Tx, client_id: str) -> None:

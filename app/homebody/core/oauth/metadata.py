@@ -10,13 +10,15 @@ from typing import Final
 
 from homebody import errors
 from homebody.config.settings import Config
-from homebody.core.oauth import authorization, client_metadata
+from homebody.core.oauth import client_metadata
 from homebody.spec.events import Json
 
 PREFIX: Final = "/_homebody/oauth/"
 """The path of the endpoints, and of the pages for users."""
 ACCOUNT: Final = f"{PREFIX}account"
 DEVICE: Final = f"{PREFIX}device"
+RESPONSE_MODES: Final = {"query": "?", "fragment": "#"}
+"""The values of response_mode, and what stands before the parameters of the response."""
 _STABLE: Final = {
     "org.matrix.profile": "profile",
     "org.matrix.devices_list": "devices_list",
@@ -46,26 +48,33 @@ def of_server(config: Config) -> Json:
     check_on(config)
     base = config.public_url.rstrip("/")
     account = account_uri(config)
-    registers = ["create"] if config.registration != "closed" else []
+    # RFC 8414, section 3.2: "Claims with zero elements MUST be omitted"
+    prompts = {} if config.registration == "closed" else {"prompt_values_supported": ["create"]}
     return {
-        "issuer": f"{base}/",
+        "issuer": issuer(config),
         "authorization_endpoint": f"{base}{PREFIX}authorize",
         "token_endpoint": f"{base}{PREFIX}token",
         "revocation_endpoint": f"{base}{PREFIX}revoke",
         "registration_endpoint": f"{base}{PREFIX}clients",
         "device_authorization_endpoint": f"{base}{PREFIX}device_authorization",
         "response_types_supported": list(client_metadata.RESPONSE_TYPES),
-        "response_modes_supported": list(authorization.MODES),
+        "response_modes_supported": list(RESPONSE_MODES),
         "grant_types_supported": list(client_metadata.GRANT_TYPES),
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["none"],
         "revocation_endpoint_auth_methods_supported": ["none"],
-        "prompt_values_supported": registers,
+        "authorization_response_iss_parameter_supported": True,
+        **prompts,
         "account_management_uri": account,
         "account_management_actions_supported": list(_STABLE),
         "org.matrix.msc4191.account_management_uri": account,
         "org.matrix.msc4191.account_management_actions_supported": list(ACTIONS),
     }
+
+
+def issuer(config: Config) -> str:
+    """Return the identifier of the authorization server."""
+    return f"{config.public_url.rstrip('/')}/"
 
 
 def account_uri(config: Config) -> str:
