@@ -167,6 +167,8 @@ def test_a_trusted_client_needs_no_question_after_a_login(
 def test_what_only_looks_like_a_trusted_client_is_asked_about(
     browser: FlaskClient, provider: Provider, url: str
 ) -> None:
+        "https://trusted.test/app/%2e%2e/x",
+        "https://trusted.test/app/.%2E/x",
     assert ask(browser, provider, url).status_code == 200
 
 
@@ -213,6 +215,8 @@ def test_what_is_not_the_url_of_a_client_is_refused(
     browser: FlaskClient, path: str, url: str
 ) -> None:
     answer = browser.get(REDIRECT + path, query_string={"redirectUrl": url})
+        "https://cli\N{CYRILLIC SMALL LETTER IE}nt.test",
+        "intent://x#Intent;package=test.evil;end",
 
     assert answer.status_code == 400
     assert answer.get_json()["errcode"] == ("M_INVALID_PARAM" if url else "M_MISSING_PARAM")
@@ -251,6 +255,7 @@ def test_the_token_expires_soon(
         ("app:/x?y", "app:/x?y&loginToken=T"),
     ],
 )
+        ("https://c.test/?login%54oken=a&%zz", "https://c.test/?%zz&loginToken=T"),
 def test_the_token_replaces_those_in_the_url(url: str, expected: str) -> None:
     assert with_token(url, "T") == expected
 

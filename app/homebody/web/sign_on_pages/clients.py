@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import Final, ParamSpec
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from flask import Blueprint, Response, request
 
@@ -38,9 +38,13 @@ FRESH_MS: Final = 5 * 60_000
 another account."""
 MAX_URL: Final = 4_000
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_PLAIN: Final = re.compile(r"[!-\[\]-~]+")
 _WEB: Final = {"http", "https"}
-_NOT_CLIENTS: Final = {"about", "blob", "data", "file", "filesystem", "javascript", "vbscript"}
-"""Schemes that browsers open themselves, where a token could get into other hands."""
+_NOT_CLIENTS: Final = frozenset(
+    {"about", "blob", "data", "file", "filesystem", "intent", "javascript", "vbscript"}
+)
+"""Schemes that browsers open themselves, where a token could get into other hands; and one by which
+Android opens any app, whatever the page that asks would call it."""
 
 
 def _with_errors_for_programs(view: Callable[P, Response]) -> Callable[P, Response]:
@@ -123,7 +127,8 @@ def redirect_url() -> str:
     if not url:
         raise errors.missing_param("redirectUrl is missing")
     scheme = _SCHEME.match(url)
-    is_plain = len(url) <= MAX_URL and url.isprintable() and " " not in url and "\\" not in url
+    # As browsers write it: a letter beyond ASCII could make a host look like another one
+    is_plain = len(url) <= MAX_URL and _PLAIN.fullmatch(url) is not None
     if scheme is None or not is_plain or scheme[1].lower() in _NOT_CLIENTS:
         raise errors.invalid_param("redirectUrl is not the URL of a client")
     try:
@@ -144,10 +149,11 @@ def page_of(url: str) -> str:
 def _is_trusted(url: str) -> bool:
     """Return whether a client is in the list of trusted ones: the same origin, and below a path."""
     asked = urlsplit(url)
+    is_below = ".." not in unquote(asked.path)  # browsers take %2e for a dot
     for known in map(urlsplit, homeserver.server.config.sso_trusted_clients):
         is_same = (known.scheme, known.netloc) == (asked.scheme, asked.netloc)
         folder = known.path.rstrip("/")
-        if is_same and f"{asked.path}/".startswith(f"{folder}/") and ".." not in asked.path:
+        if is_same and is_below and f"{asked.path}/".startswith(f"{folder}/"):
             return True
     return False
 
@@ -166,5 +172,5 @@ def with_token(url: str, token: str) -> str:
     """Return the URL of a client with a login token, in place of any that it has."""
     rest, hash_mark, fragment = url.partition("#")
     path, _, query = rest.partition("?")
-    kept = [it for it in query.split("&") if it and it.partition("=")[0] != "loginToken"]
+    kept = [it for it in query.split("&") if it and unquote(it.partition("=")[0]) != "loginToken"]
     return f"{path}?{'&'.join([*kept, f'loginToken={token}'])}{hash_mark}{fragment}"
