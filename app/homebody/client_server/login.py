@@ -70,11 +70,13 @@ def get_login_flows() -> Json:
 def _single_sign_on() -> Json:
     """Return the flow that leads to our pages, on which all ways to log in are.
 
-    Clients that know the OAuth 2.0 API without using it offer this flow alone.
+    Clients that know the OAuth 2.0 API without using it offer this flow alone, where there is one.
     Spec: client-server-api#client-login-via-sso, client-server-api#oauth-20-aware-clients
     """
-    flow: Json = {"type": SSO, "oauth_aware_preferred": True}
-    flow["org.matrix.msc3824.delegated_oidc_compatibility"] = True  # its name before v1.18
+    flow: Json = {"type": SSO}
+    if homeserver.server.config.oauth:
+        flow["oauth_aware_preferred"] = True
+        flow["org.matrix.msc3824.delegated_oidc_compatibility"] = True  # its name before v1.18
     if providers := homeserver.login_providers.all:
         flow["identity_providers"] = [_described(it) for it in providers]
     return flow

@@ -58,6 +58,14 @@ def test_the_flow_names_the_providers(browser: FlaskClient) -> None:
     assert sso["org.matrix.msc3824.delegated_oidc_compatibility"] is True
 
 
+def test_no_flow_is_preferred_where_there_is_no_oauth(make_app: MakeApp) -> None:
+    browser = make_app(oauth="false").test_client()
+
+    flows = browser.get(f"{V3}login").get_json()["flows"]
+
+    assert [it for it in flows if it["type"] == "m.login.sso"] == [{"type": "m.login.sso"}]
+
+
 def test_a_client_logs_in_by_a_provider_once_the_user_agrees(
     browser: FlaskClient, provider: Provider
 ) -> None:
@@ -159,6 +167,8 @@ def test_a_trusted_client_needs_no_question_after_a_login(
         "https://trusted.test.evil.test/app",
         "https://trusted.test/application",
         "https://trusted.test/app/../x",
+        "https://trusted.test/app/%2e%2e/x",
+        "https://trusted.test/app/.%2E/x",
         "https://trusted.test/",
         "http://trusted.test/app",
         "https://trusted.test:8443/app",
@@ -167,8 +177,6 @@ def test_a_trusted_client_needs_no_question_after_a_login(
 def test_what_only_looks_like_a_trusted_client_is_asked_about(
     browser: FlaskClient, provider: Provider, url: str
 ) -> None:
-        "https://trusted.test/app/%2e%2e/x",
-        "https://trusted.test/app/.%2E/x",
     assert ask(browser, provider, url).status_code == 200
 
 
@@ -207,6 +215,8 @@ def test_another_account_can_be_chosen(browser: FlaskClient, provider: Provider)
         "https://client.test/ x",
         "https://client.test/\nX: y",
         "https://client.test\\@evil.test",
+        "https://cli\N{CYRILLIC SMALL LETTER IE}nt.test",
+        "intent://x#Intent;package=test.evil;end",
         f"https://client.test/{'x' * 5000}",
     ],
 )
@@ -215,8 +225,6 @@ def test_what_is_not_the_url_of_a_client_is_refused(
     browser: FlaskClient, path: str, url: str
 ) -> None:
     answer = browser.get(REDIRECT + path, query_string={"redirectUrl": url})
-        "https://cli\N{CYRILLIC SMALL LETTER IE}nt.test",
-        "intent://x#Intent;package=test.evil;end",
 
     assert answer.status_code == 400
     assert answer.get_json()["errcode"] == ("M_INVALID_PARAM" if url else "M_MISSING_PARAM")
@@ -247,6 +255,7 @@ def test_the_token_expires_soon(
     [
         ("https://c.test", "https://c.test?loginToken=T"),
         ("https://c.test/?x=y&loginToken=a&z", "https://c.test/?x=y&z&loginToken=T"),
+        ("https://c.test/?login%54oken=a&%zz", "https://c.test/?%zz&loginToken=T"),
         (
             "https://c.test/?loginToken=a#/b?loginToken=c",
             "https://c.test/?loginToken=T#/b?loginToken=c",
@@ -255,7 +264,6 @@ def test_the_token_expires_soon(
         ("app:/x?y", "app:/x?y&loginToken=T"),
     ],
 )
-        ("https://c.test/?login%54oken=a&%zz", "https://c.test/?%zz&loginToken=T"),
 def test_the_token_replaces_those_in_the_url(url: str, expected: str) -> None:
     assert with_token(url, "T") == expected
 
