@@ -114,6 +114,15 @@ def test_a_file_that_can_not_be_read_stops_the_start(tmp_path: Path) -> None:
         Providers(config, Client(config))
 
 
+def test_an_empty_file_is_not_a_secret(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("\n")
+    more = {"client_secret": None, "client_secret_file": str(tmp_path / "secret")}
+    config = settings.load(written(tmp_path, **more), {}, {"data_dir": str(tmp_path)})
+
+    with pytest.raises(ConfigError, match="secret is empty"):
+        Providers(config, Client(config))
+
+
 @pytest.mark.parametrize(
     ("template", "expected"),
     [

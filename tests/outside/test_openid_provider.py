@@ -68,7 +68,10 @@ def test_an_issuer_without_its_slash_is_another_one(issuer: Issuer, client: Clie
 @pytest.mark.parametrize(
     "name", ["authorization_endpoint", "token_endpoint", "jwks_uri", "userinfo_endpoint"]
 )
-@pytest.mark.parametrize("url", ["http://localhost/x", "ftp://localhost/x", "x", ""])
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost/x", "ftp://localhost/x", "x", "", "https:x", "https://[x", "https://x/\ny"],
+)
 def test_no_endpoint_is_less_safe_than_the_issuer(
     issuer: Issuer, client: Client, name: str, url: str
 ) -> None:

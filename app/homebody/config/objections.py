@@ -23,7 +23,7 @@ def found(config: Config) -> Iterator[tuple[str, str]]:
             " set registration_open_to_all = true if you mean it",
         )
     bind = values.to_toml(config.bind)
-    if config.password_hashing == "cheap" and not config.is_loopback():  # noqa: S105 - as above
+    if config.password_hashing == "cheap" and not config.is_loopback():  # noqa: S105 - a way of hashing
         yield (
             "password_hashing",
             f'"cheap" is for tests, and bind = {bind} lets others in; choose "argon2id"',

@@ -22,7 +22,8 @@ T = TypeVar("T")
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 262_144
-_ERROR_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+ERROR_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+"""What may be logged of the errors of a provider."""
 _BASIC: Final = "client_secret_basic"
 _POST: Final = "client_secret_post"
 
@@ -135,7 +136,7 @@ def _parsed(answer: Response, kind: type[T], what: str) -> T:
             code = msgspec.json.decode(answer.body, type=_Refusal).error
         except (msgspec.DecodeError, ValueError):
             code = ""
-        reason = f" ({code})" if _ERROR_CODE.fullmatch(code) else ""
+        reason = f" ({code})" if ERROR_CODE.fullmatch(code) else ""
         sentence = f"The provider responds to a request for {what} with {answer.status}{reason}"
         raise RemoteError("bad_response", sentence, status=answer.status)
     try:
@@ -147,6 +148,10 @@ def _parsed(answer: Response, kind: type[T], what: str) -> T:
 
 def _check_endpoint(issuer: str, url: str) -> None:
     """Raise RemoteError unless this is a URL, and as well encrypted as the issuer's."""
-    scheme = url.partition("://")[0]
-    if scheme != "https" and (scheme != "http" or issuer.startswith("https:")):
+    try:
+        parts = urlsplit(url)
+        is_url = bool(parts.hostname) and url.isprintable()
+    except ValueError:
+        is_url = False
+    if not is_url or parts.scheme not in {"https", urlsplit(issuer).scheme}:
         raise RemoteError("bad_response", "An endpoint in the provider's metadata has no https://")

@@ -98,13 +98,14 @@ def register(client: FlaskClient, name: str) -> None:
     assert client.post("/_matrix/client/v3/register", json=body).status_code == 200
 
 
+@pytest.mark.parametrize("is_verified", [False, None, "false", 0, [True], {}])
 def test_an_address_that_nobody_has_verified_is_not_kept(
-    make_app: MakeApp, provider: Provider
+    make_app: MakeApp, provider: Provider, is_verified: Any
 ) -> None:
     settings = provider.settings(localpart_template="{email|localpart}")
     browser = make_app(oidc_providers=settings).test_client()
 
-    visit(browser, provider, email="bob@example.org", email_verified=False)
+    visit(browser, provider, email="bob@example.org", email_verified=is_verified)
 
     assert who(browser) == "@bob:localhost"
     assert "bob@example.org" not in browser.get(ACCOUNT).get_data(as_text=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from typing import Any
 
@@ -196,3 +197,14 @@ def test_it_does_nothing_unless_the_settings_say_so(make_app: MakeApp, provider:
 
     assert (answer.status_code, unknown.status_code) == (400, 404)
     assert who(browser) == "@1234:localhost"
+@pytest.mark.parametrize(
+    "header", [b"", b"[1]", b"7", b'"alg"', b'{"alg": "RS256", "kid": [1]}', b"[" * 4000]
+)
+def test_what_only_looks_like_a_token_is_refused(browser: FlaskClient, header: bytes) -> None:
+    token = f"{base64.urlsafe_b64encode(header).decode().rstrip('=')}.e30.AAAA"
+
+    answer = end(browser, token)
+
+    assert (answer.status_code, answer.get_json()) == (400, {"error": "invalid_request"})
+
+

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from joserfc import jwk, jws, jwt
@@ -27,10 +28,14 @@ LEEWAY_S: Final = 120
 """How much the clocks may differ."""
 MAX_AGE_S: Final = 600
 """How old an ID token may be, as it was made for this login."""
+MAX_TIME_S: Final = 10**12
 MAX_SUBJECT: Final = 255
 MAX_KEYS: Final = 50
 LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
-_KEY_TYPES: Final = {"RSA", "EC", "OKP"}
+_KEY_TYPES: Final = ("RSA", "EC", "OKP")
+_BROKEN: Final = (JoseError, ValueError, TypeError, AttributeError, RecursionError)
+"""What the library raises for whatever is not a token, or not a key. Anybody may send a text that
+only looks like a token: its header may be any JSON."""
 _TYPES: Final = {"", "jwt"}
 _LOGOUT_TYPES: Final = {*_TYPES, "logout+jwt"}
 
@@ -98,20 +103,16 @@ def _verified(token: str, keys: Iterable[Json], types: set[str]) -> Json:
     registry.max_header_length = 8_192  # some send their certificates
     try:
         header = jws.extract_compact(token.encode(), registry=registry).headers()
-    except (JoseError, ValueError) as problem:
+        algorithm, kid = header.get("alg"), header.get("kid")
+    except _BROKEN as problem:
         raise TokenError(f"it is not a signed JSON Web Token: {problem}") from problem
-    algorithm, kid = header.get("alg"), header.get("kid")
     if algorithm not in ALGORITHMS:
         raise TokenError("its algorithm is not accepted")
     if str(header.get("typ", "")).lower().removeprefix("application/") not in types:
         raise TokenError("it is a token for something else")
-    for key in list(keys)[:MAX_KEYS]:
-        if not _fits(key, algorithm, kid):
-            continue
-        try:
+    for key in [it for it in keys if _fits(it, algorithm, kid)][:MAX_KEYS]:
+        with suppress(*_BROKEN):
             return jwt.decode(token, jwk.import_key(key), list(ALGORITHMS), registry).claims
-        except (JoseError, ValueError, TypeError):
-            continue
     raise UnknownKeyError("its signature is not by one of the provider's keys")
 
 
@@ -121,7 +122,7 @@ def _fits(key: Json, algorithm: str, kid: object) -> bool:
         key.get("kty") in _KEY_TYPES
         and key.get("use", "sig") == "sig"
         and key.get("alg", algorithm) == algorithm
-        and (kid is None or key.get("kid") in {None, kid})
+        and (kid is None or key.get("kid") in (None, kid))
     )
 
 
@@ -136,9 +137,9 @@ def _check_common(claims: Json, issuer: str, client_id: str, now_s: int) -> None
 
 
 def _number(claims: Json, name: str) -> bool:
-    """Return whether a claim is a time in seconds."""
+    """Return whether a claim is a time in seconds. The library also reads NaN and Infinity."""
     value = claims.get(name)
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and 0 < value < MAX_TIME_S
 
 
 def _is_subject(value: object) -> bool:

@@ -14,12 +14,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
 from homebody import errors
-from homebody.config import login_providers
+from homebody.config import login_providers, values
 from homebody.config.login_providers import OidcProvider
 from homebody.config.settings import Config, ConfigError
 from homebody.outside import RemoteError, openid_provider
@@ -111,7 +110,7 @@ class Providers:
         }
         if login.is_again:  # not prompt=login, which Google does not know
             query["max_age"] = "0"
-        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
+        return _with_query(endpoint, query)
 
     def identify(
         self, provider: OidcProvider, login: Login, *, code: str, issuer: str | None
@@ -170,8 +169,7 @@ class Providers:
             return None
         if endpoint is None:
             return None
-        query = urlencode({"client_id": provider.client_id})
-        return f"{endpoint}{'&' if '?' in endpoint else '?'}{query}"
+        return _with_query(endpoint, {"client_id": provider.client_id})
 
     def _checked(
         self, provider: OidcProvider, metadata: Metadata, token: str, nonce: str | None
@@ -182,9 +180,11 @@ class Providers:
         """
         from homebody.core.sign_on import id_tokens  # noqa: PLC0415 - see its docstring
 
-        now_s = time.time_ns() // 10**9
-        expected: Json = {"issuer": metadata.issuer, "client_id": provider.client_id}
-        expected["now_s"] = now_s
+        expected: Json = {
+            "issuer": metadata.issuer,
+            "client_id": provider.client_id,
+            "now_s": time.time_ns() // 10**9,
+        }
         for older_than_s in (KEPT_S, RENEWED_AFTER_S):
             keys = self._keys_of(provider, metadata, older_than_s)
             try:
@@ -234,6 +234,10 @@ class Providers:
             raise
 
 
+def _with_query(endpoint: str, query: dict[str, str]) -> str:
+    return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}"
+
+
 def _check_recent(claims: Json) -> None:
     """Raise RemoteError if the provider says that the user has logged in there long ago."""
     auth_time = claims.get("auth_time")
@@ -244,7 +248,7 @@ def _check_recent(claims: Json) -> None:
 def _identity(provider: OidcProvider, claims: Json) -> Identity:
     """Return what the claims say, by the templates of the settings."""
     sid = claims.get("sid")
-    is_verified = claims.get("email_verified") in {True, "true"}  # some send it as a text
+    is_verified = claims.get("email_verified") in (True, "true")  # some send it as a text
     localpart = login_providers.filled(provider.localpart_template, claims)
     return Identity(
         provider.id,
@@ -270,11 +274,13 @@ def _refused(problem: Exception) -> RemoteError:
 
 
 def _secret_of(provider: OidcProvider) -> str | None:
-    if provider.client_secret_file is None:
+    path = provider.client_secret_file
+    if path is None:
         return provider.client_secret
-    path = Path(provider.client_secret_file).expanduser()
     try:
-        return path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError, RuntimeError) as problem:
-        sentence = f"oidc_providers: {path} cannot be read: {problem}"
-        raise ConfigError(sentence) from problem
+        secret = values.PATH.parse(path).read_text("utf-8").strip()
+    except (OSError, ValueError) as problem:
+        raise ConfigError(f"oidc_providers: {path} cannot be read: {problem}") from problem
+    if not secret:
+        raise ConfigError(f"oidc_providers: {path} is empty")
+    return secret

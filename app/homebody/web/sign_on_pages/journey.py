@@ -6,7 +6,6 @@ OpenID Connect Core 1.0, section 3.1.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from homebody.core.sign_on import attempts
 from homebody.core.sign_on.attempts import Attempt, Purpose
 from homebody.core.sign_on.providers import Identity, Login
 from homebody.outside import RemoteError
+from homebody.outside.openid_provider import ERROR_CODE
 from homebody.web import browser_sessions
 from homebody.web.browser_sessions import for_everyone
 from homebody.web.sign_on_pages import PREFIX
@@ -35,7 +35,6 @@ bp = Blueprint("sign_on", __name__)
 FINISH: Final = f"{PREFIX}/finish"
 ACCOUNT: Final = f"{browser_sessions.PREFIX}account/"
 _REFUSED: Final = {"access_denied", "consent_required", "interaction_required", "login_required"}
-_ERROR_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 
 @bp.get("/start/<provider_id>")
@@ -145,6 +144,6 @@ def _refusal(provider: OidcProvider, code: str) -> errors.MatrixError:
     """Return the error for a response without a code."""
     if code in _REFUSED:
         return errors.forbidden(f"{provider.name} did not let you in")
-    shown = code if _ERROR_CODE.fullmatch(code) else "no code"
+    shown = code if ERROR_CODE.fullmatch(code) else "no code"
     LOG.warning("login provider %s: it responds to a login with %s", provider.id, shown)
     return errors.unknown(f"The login at {provider.name} did not work", 502)
