@@ -61,19 +61,24 @@ def show_account() -> Response:
     """Return the page of the user's account."""
     me = account().user_id
     with homeserver.database.read() as tx:
+        linked = {provider for provider, _ in external_ids.of_user(tx, me)}
         values = {
             "devices": devices.described_for_admin(tx, me, homeserver.last_seen),
             "consents": oauth_sessions.consents_of(tx, me),
             "browsers": sessions.all_of(tx, me),
             "addresses": threepids.of_user(tx, me),
-            "linked": {provider for provider, _ in external_ids.of_user(tx, me)},
+            "linked": linked,
         }
     return pages.page(
         "account.html",
         own=session(),
         done=DONE.get(request.args.get("done", "")),
         config=homeserver.server.config,
-        providers=homeserver.login_providers.all,
+        providers=[
+            it
+            for it in homeserver.login_providers.all
+            if it.allow_existing_users or it.id in linked
+        ],
         values=values,
     )
 

@@ -32,6 +32,7 @@ from homebody.storage.database import Database, Reader, Tx
 NOT_OPEN = "You have no account here that is linked to this login"
 LINKED_ELSEWHERE = "This login is linked to another account"
 LAST_WAY_IN = "Set a password first, or you could not log in any more"
+NOT_LINKABLE = "Accounts that exist already can't be linked to this login"
 
 
 def registration_policy(
@@ -105,6 +106,12 @@ def register(
     return account
 
 
+def check_linkable(provider: OidcProvider) -> None:
+    """Raise M_FORBIDDEN unless users may link the account that they have."""
+    if not provider.allow_existing_users:
+        raise errors.forbidden(NOT_LINKABLE)
+
+
 def link(tx: Tx, identity: Identity, proved: AccountInfo) -> None:
     """Link a login to an account whose user has proved that it is theirs.
 
@@ -128,7 +135,8 @@ def unlink(tx: Tx, user_id: str, provider: str) -> None:
     Raises M_FORBIDDEN if nobody could log in to the account any more.
     """
     account, linked = accounts.find(tx, user_id), external_ids.of_user(tx, user_id)
-    has_other = any(it != provider for it, _ in linked)
+    others = {it.id for it in tx.server.config.oidc_providers} - {provider}
+    has_other = any(it in others for it, _ in linked)
     if not has_other and (account is None or account.password_hash is None):
         raise errors.forbidden(LAST_WAY_IN)
     external_ids.remove(tx, user_id, provider)

@@ -73,7 +73,6 @@ def finish() -> Response:
 @for_everyone
 def create() -> Response:
     """Create an account for the login, with the name that the user has chosen."""
-    authentication.rate_limits().check("rc_registration", address_key())
     state, attempt, identity = _logging_in()
     form = Form(request.form.get("name", "").strip())
     if homeserver.server.config.terms and not request.form.get("terms"):
@@ -96,8 +95,7 @@ def link_existing() -> Response:
     state, attempt, identity = _logging_in()
     provider = homeserver.login_providers.find(identity.provider)
     form = Form(user=request.form.get("user", "").strip())
-    if not provider.allow_existing_users:
-        raise errors.forbidden(logins.NOT_OPEN)
+    logins.check_linkable(provider)
     try:
         proved = browser_sessions.prove_named(form.user, request.form.get("password", ""))
         with homeserver.database.write() as tx:
@@ -152,6 +150,7 @@ def _logging_in() -> tuple[str, Attempt, Identity]:
 def _create(
     state: str, attempt: Attempt, identity: Identity, name: str, token: str | None
 ) -> Response:
+    authentication.rate_limits().check("rc_registration", address_key())
     provider = homeserver.login_providers.find(identity.provider)
     with homeserver.database.write() as tx:
         account = logins.register(tx, provider, identity, name, token)

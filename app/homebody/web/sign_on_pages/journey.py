@@ -19,7 +19,7 @@ from homebody.client_server import authentication
 from homebody.client_server.authentication import address_key
 from homebody.config.login_providers import OidcProvider
 from homebody.context import homeserver
-from homebody.core.sign_on import attempts
+from homebody.core.sign_on import attempts, logins
 from homebody.core.sign_on.attempts import Attempt, Purpose
 from homebody.core.sign_on.providers import Identity, Login
 from homebody.outside import RemoteError
@@ -51,7 +51,8 @@ def link(provider_id: str) -> Response:
     """Lead a user who is logged in to a provider, to link an account there."""
     user = browser_sessions.visitor()
     if user is None:
-        return browser_sessions.see_other(f"{browser_sessions.LOGIN}?next={quote(ACCOUNT)}")
+        return browser_sessions.to_login(ACCOUNT)
+    logins.check_linkable(homeserver.login_providers.find(provider_id))
     return leave(provider_id, "link", ACCOUNT, user.user_id)
 
 
