@@ -160,6 +160,18 @@ def test_fields_are_set_and_others_stay(bob: Person, result: Result, run: Run) -
     assert run("user", "find").returncode == 2
 
 
+def test_a_link_to_a_login_elsewhere_is_removed(bob: Person, result: Result, run: Run) -> None:
+    result("user", "set", "bob", "--external-id", "oidc", "17", "--external-id", "oidc", "18")
+
+    removed = result("user", "unlink", "bob", "oidc", "17")
+    again = run("user", "unlink", "bob", "oidc", "17")
+
+    assert removed == {"user_id": bob.user_id}
+    kept = result("user", "show", "bob")["external_ids"]
+    assert kept == [{"auth_provider": "oidc", "external_id": "18"}]
+    assert (again.returncode, "no such link" in again.stderr) == (1, True)
+
+
 def test_an_account_expires(bob: Person, result: Result, run: Run) -> None:
     later = result("user", "expire", "bob", "--lifetime", "1 d")["expires_ts"]
     before = bob.get("account/whoami").status_code

@@ -36,7 +36,7 @@ PAGES = (
         "users/{ben}/notice",
         "rooms/{kitchen}/purge-history",
     ),
-    *("tasks/{task}/cancel", "upkeep/pause"),
+    *("tasks/{task}/cancel", "upkeep/pause", "users/{ben}/logins/house/17"),
 )
 
 
@@ -55,13 +55,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def add_rows(folder: Path) -> str:
-    """Add a server that can't be reached, and a task of last week, whose ID is returned."""
+    """Add a server that can't be reached, a link of Ben's, and a task, whose ID is returned."""
     now = time.time_ns() // 1_000_000
     with contextlib.closing(sqlite3.connect(folder / "homebody.db")) as database, database:
         database.execute(
             "INSERT INTO destinations (server, sent_upto, failing_since_ts, tries,"
             " next_try_ts, problem, last_sent_ts) VALUES ('down.test', 1, ?, 3, ?, 'timeout', 0)",
             (now - 60_000, now + 3_600_000),
+        )
+        database.execute(
+            "INSERT INTO external_ids (auth_provider, external_id, user_id)"
+            " VALUES ('house', '17', '@ben:localhost')"
         )
         database.execute(
             "INSERT INTO tasks (id, action, resource_id, status, params, created_ts, updated_ts,"

@@ -232,6 +232,23 @@ def find_user(
     print_result(found, {"user_id": found}, is_json=is_json)
 
 
+@user.command("unlink")
+@click.argument("name")
+@click.argument("provider")
+@click.argument("external_id", metavar="ID")
+@as_json
+@click.pass_context
+def unlink(
+    ctx: click.Context, name: str, provider: str, external_id: str, *, is_json: bool
+) -> None:
+    """Remove the link of an account to a login at a provider."""
+    with open_database(ctx) as database, database.write() as tx:
+        user_id = find_account(tx, name).user_id
+        user_changes.unlink(tx, audit.COMMAND_LINE, user_id, provider, external_id)
+    text = f"{user_id} is not linked to {external_id} at {provider} any more"
+    print_result(text, {"user_id": user_id}, is_json=is_json)
+
+
 @user.command("expire")
 @click.argument("name")
 @click.option("--lifetime", help='For example "30 d"; the account is locked out then.')

@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from homebody.core import outgoing, tasks
-from homebody.core.accounts import accounts
+from homebody.core.accounts import accounts, external_ids
 from homebody.core.outgoing import Progress
 from homebody.core.sessions import invitations
 from homebody.web import Application, admin_pages
@@ -21,6 +21,10 @@ SETTINGS = {
     "metrics_token": "marker-of-the-metrics-token",
     "turn_shared_secret": "marker-of-the-turn-secret",
     "turn_uris": '["turn:turn.example.org"]',
+    "oidc_providers": (
+        '[{ id = "house", name = "Ours", issuer = "https://a.test", client_id = "x",'
+        ' client_secret = "marker-of-the-client-secret" }]'
+    ),
 }
 PATHS = [
     route.path
@@ -45,6 +49,7 @@ def paths(app: Application, browser: FlaskClient, alice: Person) -> list[str]:
         invitations.invite(tx, "@owner:localhost", "bob", 86_400_000)
         (invitation,) = invitations.all_of(tx)
         task_id = tasks.add(tx, "vacuum", {})
+        external_ids.add(tx, alice.user_id, "house", "17")
         outgoing.save(tx, 1, [Progress("down.test", 1, 1, 3, 1, "timeout")])
     send(browser, f"{admin_pages.PREFIX}/tokens/new", page=f"{admin_pages.PREFIX}/invitations")
     shown = browser.get(f"{admin_pages.PREFIX}/invitations").get_data(as_text=True)
@@ -58,6 +63,8 @@ def paths(app: Application, browser: FlaskClient, alice: Person) -> list[str]:
         "media_id": uploaded["content_uri"].rpartition("/")[2],
         "task_id": task_id,
         "server": "down.test",
+        "auth_provider": "house",
+        "external_id": "17",
     }
     actions = {"users": "edit", "rooms": "delete", "media": "delete", "upkeep": "pause"}
     found = []
@@ -83,6 +90,7 @@ def test_no_page_shows_a_secret(
     key = app.homeserver.server.config.signing_key_path.read_text(encoding="ascii")
     secrets = {
         **{name: value for name, value in SETTINGS.items() if value.startswith("marker")},
+        "secret of a login provider": "marker-of-the-client-secret",
         "access token": alice.access_token,
         "administrator's access token": admin.access_token,
         "password": PASSWORD,

@@ -7,10 +7,10 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from homebody.core.accounts import accounts
+from homebody.core.accounts import accounts, external_ids
 from homebody.web import Application
-from tests.conftest import Login, Person
-from tests.helpers.pages import field, send
+from tests.conftest import Login, MakeApp, Person
+from tests.helpers.pages import field, log_in, send
 from tests.helpers.rooms import unchanged
 from tests.web.admin_pages.audit_log import last_action
 from tests.web.test_pages import visible
@@ -128,6 +128,78 @@ def test_deactivating_says_what_it_means_and_logs_out(
     assert account.deactivated_ts is not None
     assert account.erased_position is not None
     assert "deactivated" in visible(browser.get(page_of(alice)))
+
+
+def link(app: Application, user_id: str, provider: str, subject: str) -> None:
+    with app.homeserver.database.write() as tx:
+        external_ids.add(tx, user_id, provider, subject)
+
+
+def login_of(person: Person, provider: str, subject: str) -> str:
+    return f"{page_of(person)}/logins/{provider}/{quote(subject, safe='')}"
+
+
+def test_links_to_logins_elsewhere_are_shown_and_removed(
+    app: Application, browser: FlaskClient, alice: Person
+) -> None:
+    link(app, alice.user_id, "keycloak", "a/b ü")
+    link(app, alice.user_id, "google", "17")
+    path = login_of(alice, "keycloak", "a/b ü")
+
+    page = browser.get(page_of(alice))
+    with unchanged(app):
+        asked = browser.get(path)
+    answer = send(browser, path)
+    after = browser.get(answer.headers["Location"])
+
+    assert "keycloak (not in the settings) a/b ü" in visible(page)
+    assert f'href="{path}"' in page.get_data(as_text=True)
+    assert "a/b ü at keycloak, of @alice:localhost?" in visible(asked)
+    assert "The link is removed." in visible(after)
+    assert path not in after.get_data(as_text=True)
+    with app.homeserver.database.read() as tx:
+        assert external_ids.of_user(tx, alice.user_id) == [("google", "17")]
+    assert last_action(app) == ("@owner:localhost", "user.unlink", alice.user_id)
+
+
+def test_a_link_is_called_by_the_name_of_the_provider(
+    app: Application, alice: Person, make_app: MakeApp
+) -> None:
+    link(app, alice.user_id, "house", "17")
+    table = '{ id = "house", name = "Our accounts", issuer = "https://a.test", client_id = "x" }'
+    browser = make_app(oidc_providers=f"[{table}]").test_client()
+    log_in(browser, "owner")
+
+    assert "Our accounts 17" in visible(browser.get(page_of(alice)))
+
+
+def test_a_link_that_is_not_there_is_not_removed(
+    app: Application, browser: FlaskClient, alice: Person, admin: Person
+) -> None:
+    link(app, admin.user_id, "keycloak", "17")
+    path = login_of(alice, "keycloak", "17")
+
+    with unchanged(app):
+        asked = browser.get(path)
+        answer = send(browser, path, page=page_of(alice))
+
+    assert (asked.status_code, answer.status_code) == (404, 404)
+
+
+def test_administrators_keep_their_own_links(
+    app: Application, browser: FlaskClient, admin: Person
+) -> None:
+    link(app, admin.user_id, "keycloak", "17")
+    path = login_of(admin, "keycloak", "17")
+
+    page = browser.get(page_of(admin))
+    with unchanged(app):
+        asked = browser.get(path)
+        answer = send(browser, path, page=page_of(admin))
+
+    assert "keycloak" in visible(page)
+    assert path not in page.get_data(as_text=True)
+    assert (asked.status_code, answer.status_code) == (403, 403)
 
 
 def test_a_device_is_logged_out(app: Application, browser: FlaskClient, alice: Person) -> None:

@@ -10,13 +10,16 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from homebody.core import audit
+from homebody.core.administration import user_changes
+from homebody.core.administration.user_changes import Changes, ExternalId
 from homebody.web import Application
 from tests.conftest import MakeApp
 from tests.helpers import openid_provider
 from tests.helpers.oauth import App, decide, returned, whoami
 from tests.helpers.openid_provider import Provider, visit
 from tests.helpers.pages import field, log_in
-from tests.web.sign_on_pages.test_accounts import ACCOUNT, register, who
+from tests.web.sign_on_pages.test_accounts import ACCOUNT, linked, register, who
 from tests.web.sign_on_pages.test_stage import client_of
 from tests.web.test_pages import visible
 
@@ -126,6 +129,21 @@ def test_sessions_that_began_with_a_password_go_on(
     assert who(browser) == "@alice:localhost"
 
 
+@pytest.mark.parametrize("others", [[], [("elsewhere", "1")]])
+def test_a_login_that_is_linked_no_more_ends_nothing(
+    browser: FlaskClient, provider: Provider, app: Application, others: list[tuple[str, str]]
+) -> None:
+    visit(browser, provider)
+    changes = Changes(external_ids=[ExternalId(*it) for it in others])
+    user_changes.put(app.homeserver.database, audit.COMMAND_LINE, "@1234:localhost", changes)
+
+    answer = end(browser, provider.logout_token(sub="1234"))
+
+    assert answer.status_code == 200
+    assert who(browser) == "@1234:localhost"
+    assert linked(app, "@1234:localhost") == others
+
+
 @pytest.mark.parametrize(
     "lies",
     [
@@ -169,6 +187,17 @@ def test_a_logout_that_is_not_signed_ends_nothing(
     assert who(browser) == "@1234:localhost"
 
 
+@pytest.mark.parametrize(
+    "header", [b"", b"[1]", b"7", b'"alg"', b'{"alg": "RS256", "kid": [1]}', b"[" * 4000]
+)
+def test_what_only_looks_like_a_token_is_refused(browser: FlaskClient, header: bytes) -> None:
+    token = f"{base64.urlsafe_b64encode(header).decode().rstrip('=')}.e30.AAAA"
+
+    answer = end(browser, token)
+
+    assert (answer.status_code, answer.get_json()) == (400, {"error": "invalid_request"})
+
+
 def test_a_logout_token_is_taken_once(browser: FlaskClient, provider: Provider) -> None:
     visit(browser, provider)
     token = provider.logout_token(sub="1234")
@@ -197,14 +226,3 @@ def test_it_does_nothing_unless_the_settings_say_so(make_app: MakeApp, provider:
 
     assert (answer.status_code, unknown.status_code) == (400, 404)
     assert who(browser) == "@1234:localhost"
-@pytest.mark.parametrize(
-    "header", [b"", b"[1]", b"7", b'"alg"', b'{"alg": "RS256", "kid": [1]}', b"[" * 4000]
-)
-def test_what_only_looks_like_a_token_is_refused(browser: FlaskClient, header: bytes) -> None:
-    token = f"{base64.urlsafe_b64encode(header).decode().rstrip('=')}.e30.AAAA"
-
-    answer = end(browser, token)
-
-    assert (answer.status_code, answer.get_json()) == (400, {"error": "invalid_request"})
-
-

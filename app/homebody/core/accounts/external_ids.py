@@ -5,8 +5,6 @@ This module alone writes the table external_ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from sqlalchemy import bindparam, delete, insert, select
 
 from homebody import errors
@@ -36,20 +34,6 @@ def owner(tx: Reader, auth_provider: str, external_id: str) -> str | None:
     return found
 
 
-def replace_all(tx: Tx, user_id: str, pairs: Iterable[tuple[str, str]]) -> bool:
-    """Set all ids of an account, and return whether that has changed anything.
-
-    Raises M_UNKNOWN (409) for one that another account has.
-    """
-    wanted = dict.fromkeys(pairs)
-    if set(of_user(tx, user_id)) == wanted.keys():
-        return False
-    tx.sql.execute(delete(ExternalId).where(ExternalId.user_id == user_id))
-    for auth_provider, external_id in wanted:
-        add(tx, user_id, auth_provider, external_id)
-    return True
-
-
 def add(tx: Tx, user_id: str, auth_provider: str, external_id: str) -> None:
     """Add an id to an account. Raises M_UNKNOWN (409) for one that an account has already."""
     if owner(tx, auth_provider, external_id) is not None:
@@ -58,7 +42,7 @@ def add(tx: Tx, user_id: str, auth_provider: str, external_id: str) -> None:
     tx.sql.execute(insert(ExternalId), row)
 
 
-def remove(tx: Tx, user_id: str, auth_provider: str) -> None:
-    """Remove the ids of an account at a provider."""
-    theirs = (ExternalId.user_id == user_id, ExternalId.auth_provider == auth_provider)
-    tx.sql.execute(delete(ExternalId).where(*theirs))
+def remove(tx: Tx, user_id: str, auth_provider: str, external_id: str) -> None:
+    """Remove an id from an account."""
+    pair = (ExternalId.auth_provider == auth_provider, ExternalId.external_id == external_id)
+    tx.sql.execute(delete(ExternalId).where(ExternalId.user_id == user_id, *pair))

@@ -20,7 +20,13 @@ from homebody.core.administration import users
 from homebody.core.encryption import cross_signing
 from homebody.core.profiles import profiles
 from homebody.core.push import pushers
-from homebody.core.sessions import deactivation, devices, login, registration
+from homebody.core.sessions import (
+    deactivation,
+    devices,
+    login,
+    registration,
+    sign_on_sessions,
+)
 from homebody.spec import identifiers
 from homebody.storage.database import Database, Tx
 
@@ -152,6 +158,16 @@ def log_in_as(tx: Tx, actor: str, user_id: str, expires_ts: int | None) -> str:
     return access_tokens.issue_to(tx, actor, user_id, expires_ts)
 
 
+def unlink(tx: Tx, actor: str, user_id: str, auth_provider: str, external_id: str) -> None:
+    """Remove the link of an account to a login at a provider. Raises M_NOT_FOUND."""
+    users.find(tx, user_id)
+    if (auth_provider, external_id) not in external_ids.of_user(tx, user_id):
+        raise errors.not_found("The account has no such link")
+    sign_on_sessions.unlink(tx, user_id, auth_provider, external_id)
+    link = {"auth_provider": auth_provider, "external_id": external_id}
+    audit.note(tx, actor, "user.unlink", user_id, **link)
+
+
 def allow_key_replacement(tx: Tx, actor: str, user_id: str) -> int:
     """Let a user replace the cross-signing keys once without a password; return until when (ms).
 
@@ -218,10 +234,19 @@ def _apply(tx: Tx, actor: str, account: AccountInfo, changes: Changes) -> None:
     if changes.threepids is not None:
         _change_addresses(tx, actor, user_id, changes.threepids)
     if changes.external_ids is not None:
-        ids = [(it.auth_provider, it.external_id) for it in changes.external_ids]
-        if external_ids.replace_all(tx, user_id, ids):
-            audit.note(tx, actor, "user.external_ids", user_id)
+        _change_links(tx, actor, user_id, changes.external_ids)
     _change_profile(tx, actor, user_id, changes)
+
+
+def _change_links(tx: Tx, actor: str, user_id: str, wanted: list[ExternalId]) -> None:
+    before = set(external_ids.of_user(tx, user_id))
+    after = {(it.auth_provider, it.external_id) for it in wanted}
+    for pair in before - after:
+        sign_on_sessions.unlink(tx, user_id, *pair)
+    for pair in after - before:
+        external_ids.add(tx, user_id, *pair)
+    if before != after:
+        audit.note(tx, actor, "user.external_ids", user_id)
 
 
 def _change_addresses(tx: Tx, actor: str, user_id: str, wanted: list[ThreePid]) -> None:

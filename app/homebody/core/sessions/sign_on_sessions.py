@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import bindparam, delete, insert, select
 
+from homebody.core.accounts import external_ids
 from homebody.core.sessions import browser_sessions
 from homebody.models.sign_in import SignOnSession as Row
 from homebody.storage.database import Reader, Tx
@@ -77,9 +78,11 @@ def forget(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     tx.sql.execute(delete(Row).where(Row.user_id == user_id, Row.device_id.in_(device_ids)))
 
 
-def forget_provider(tx: Tx, user_id: str, provider: str) -> None:
-    """Delete what is known of a user's logins at a provider that is not the user's any more."""
-    tx.sql.execute(delete(Row).where(Row.user_id == user_id, Row.provider == provider))
+def unlink(tx: Tx, user_id: str, provider: str, subject: str) -> None:
+    """End the link of an account to a login, with which its sessions have no more to do then."""
+    external_ids.remove(tx, user_id, provider, subject)
+    login = (Row.provider == provider, Row.subject == subject)
+    tx.sql.execute(delete(Row).where(Row.user_id == user_id, *login))
 
 
 def _insert(

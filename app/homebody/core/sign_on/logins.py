@@ -139,8 +139,8 @@ def unlink(tx: Tx, user_id: str, provider: str) -> None:
     has_other = any(it in others for it, _ in linked)
     if not has_other and (account is None or account.password_hash is None):
         raise errors.forbidden(LAST_WAY_IN)
-    external_ids.remove(tx, user_id, provider)
-    sign_on_sessions.forget_provider(tx, user_id, provider)
+    for subject in (subject for it, subject in linked if it == provider):
+        sign_on_sessions.unlink(tx, user_id, provider, subject)
 
 
 def log_out_at(db: Database, provider: str, subject: str | None, sid: str | None) -> int:

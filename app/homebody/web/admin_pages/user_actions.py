@@ -58,6 +58,11 @@ def _log_out_device(user_id: str, device_id: str) -> None:
     user_devices.delete(homeserver.database, layout.actor(), user_id, [device_id])
 
 
+def _unlink(user_id: str, auth_provider: str, external_id: str) -> None:
+    with homeserver.database.write() as tx:
+        user_changes.unlink(tx, layout.actor(), user_id, auth_provider, external_id)
+
+
 def _log_out_everywhere(user_id: str) -> None:
     with homeserver.database.read() as tx:
         known = user_devices.all_of(tx, user_id, homeserver.last_seen)
@@ -167,6 +172,15 @@ LOG_OUT: Final = Action(
     "The device loses its access and its encryption keys. Messages that only it could read can't be"
     " read any more, unless the user has a key backup.",
     _log_out_device,
+)
+
+UNLINK: Final = Action(
+    "Remove the link",
+    "The link is removed.",
+    "Nobody can get into the account with this login any more. Sessions that began with it go on"
+    " until you log them out. A user without a password, and without another login, needs a link"
+    " for a new password.",
+    _unlink,
 )
 
 ACTIONS: Final[dict[str, Action]] = {

@@ -9,13 +9,13 @@ from flask import Blueprint, Response, request
 from homebody import errors
 from homebody.context import homeserver
 from homebody.core import audit
-from homebody.core.accounts import overrides, threepids
+from homebody.core.accounts import external_ids, overrides, threepids
 from homebody.core.accounts.accounts import AccountInfo
 from homebody.core.administration import user_activity, user_devices, user_list, users
 from homebody.core.media import limits, store
 from homebody.spec.events import Json
 from homebody.web.admin_pages import layout
-from homebody.web.admin_pages.user_actions import ACTIONS, LOG_OUT
+from homebody.web.admin_pages.user_actions import ACTIONS, LOG_OUT, UNLINK
 from homebody.web.browser_sessions import signed_in
 
 bp = Blueprint("admin_user_pages", __name__)
@@ -78,7 +78,8 @@ def show_user(user_id: str) -> Response:
         expires_ts=account.expires_ts,
         memberships=list(memberships.items())[:MAX_ROOMS],
         membership_count=len(memberships),
-        done=layout.done({**ACTIONS, "device": LOG_OUT}),
+        providers={it.id: it.name for it in homeserver.login_providers.all},
+        done=layout.done({**ACTIONS, "device": LOG_OUT, "login": UNLINK}),
     )
 
 
@@ -124,6 +125,28 @@ def log_out_device(user_id: str, device_id: str) -> Response:
     """End the session of a device."""
     back = f"users/{layout.segment(user_id)}"
     return layout.perform(LOG_OUT, back, user_id, device_id)
+
+
+@bp.get("/users/<user_id>/logins/<auth_provider>/<external_id>")
+@signed_in(admins_only=True)
+def ask_about_login(user_id: str, auth_provider: str, external_id: str) -> Response:
+    """Return the page that asks before the link to a login at a provider is removed."""
+    with homeserver.database.read() as tx:
+        _check_other(users.find(tx, user_id))
+        if external_ids.owner(tx, auth_provider, external_id) != user_id:
+            raise errors.not_found("The account has no such link")
+    subject = f"{external_id} at {auth_provider}, of {user_id}"
+    return layout.ask(UNLINK, subject, f"users/{layout.segment(user_id)}")
+
+
+@bp.post("/users/<user_id>/logins/<auth_provider>/<external_id>")
+@signed_in(admins_only=True)
+def unlink(user_id: str, auth_provider: str, external_id: str) -> Response:
+    """Remove the link to a login at a provider."""
+    with homeserver.database.read() as tx:
+        _check_other(users.find(tx, user_id))
+    back = f"users/{layout.segment(user_id)}"
+    return layout.perform(UNLINK, back, user_id, auth_provider, external_id)
 
 
 def _offered(user: Json) -> dict[str, list[str]]:
