@@ -50,7 +50,7 @@ class SignOnAttempt(Base):
     provider: Mapped[str]
     purpose: Mapped[str]  # "login", "link" or "confirm"
     target: Mapped[str]  # the page to go on to; to confirm, the hash of the session in hexadecimal
-    user_id: Mapped[str | None]  # who links the provider, or confirms
+    user_id: Mapped[str | None]  # who links the provider
     created_ts: Mapped[int]  # ms
     is_returned: Mapped[bool] = mapped_column(default=False)  # the browser has come back
     identity: Mapped[Json | None]  # whom the provider vouches for

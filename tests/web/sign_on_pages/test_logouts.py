@@ -11,10 +11,11 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from homebody.core import audit
+from homebody.core.accounts import external_ids
 from homebody.core.administration import user_changes
 from homebody.core.administration.user_changes import Changes, ExternalId
 from homebody.web import Application
-from tests.conftest import MakeApp
+from tests.conftest import PASSWORD, V3, MakeApp
 from tests.helpers import openid_provider
 from tests.helpers.oauth import App, decide, returned, whoami
 from tests.helpers.openid_provider import Provider, visit
@@ -127,6 +128,21 @@ def test_sessions_that_began_with_a_password_go_on(
     end(browser, provider.logout_token(sub="1234"))
 
     assert who(browser) == "@alice:localhost"
+
+
+def test_a_device_that_has_logged_in_again_by_its_password_goes_on(
+    browser: FlaskClient, provider: Provider, app: Application
+) -> None:
+    register(browser, "alice")
+    with app.homeserver.database.write() as tx:
+        external_ids.add(tx, "@alice:localhost", "test", "1234")
+    device_id = client_of(browser, provider).device_id
+
+    body = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
+    again = browser.post(f"{V3}login", json={**body, "device_id": device_id}).get_json()
+    end(browser, provider.logout_token(sub="1234"))
+
+    assert whoami(browser, again["access_token"]).get_json()["device_id"] == device_id
 
 
 @pytest.mark.parametrize("others", [[], [("elsewhere", "1")]])

@@ -73,6 +73,7 @@ def start_session(
     if exists(tx, user_id, device_id):
         access_tokens.supersede(tx, user_id, device_id)
         oauth_sessions.remove(tx, user_id, [device_id])
+        sign_on_sessions.forget(tx, user_id, [device_id])
         tx.wake(user_id)  # a waiting /sync with one of the old tokens must end
         return device_id
     if cross_signing.is_public_key(tx, user_id, device_id):

@@ -16,7 +16,7 @@ from homebody.core.sessions import browser_sessions
 from homebody.models.sign_in import SignOnSession as Row
 from homebody.storage.database import Reader, Tx
 
-_OF_BROWSER = select(Row.provider, Row.subject, Row.sid, Row.created_ts).where(
+_OF_BROWSER = select(Row.provider, Row.subject, Row.sid).where(
     Row.browser_hash == bindparam("browser_hash")
 )
 _OF_SUBJECT = select(Row.user_id, Row.sid, Row.browser_hash, Row.device_id).where(
@@ -45,7 +45,6 @@ def note_browser(tx: Tx, user_id: str, browser_hash: bytes, origin: Origin) -> N
 
 def note_device(tx: Tx, user_id: str, browser_hash: bytes | None, device_id: str) -> None:
     """Record that a device was logged in by this browser; ignored if that used a password."""
-    tx.sql.execute(delete(Row).where(Row.user_id == user_id, Row.device_id == device_id))
     origin = None if browser_hash is None else of_browser(tx, browser_hash)
     if origin is not None:
         _insert(tx, user_id, origin, device_id=device_id)
@@ -54,7 +53,7 @@ def note_device(tx: Tx, user_id: str, browser_hash: bytes | None, device_id: str
 def of_browser(tx: Reader, browser_hash: bytes) -> Origin | None:
     """Return with which login the session of a browser began; None: with a password."""
     row = tx.sql.execute(_OF_BROWSER, {"browser_hash": browser_hash}).first()
-    return None if row is None else Origin(row.provider, row.subject, row.sid)
+    return None if row is None else Origin(*row)
 
 
 def ended_at(
@@ -74,7 +73,7 @@ def ended_at(
 
 
 def forget(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
-    """Delete what is known of devices that are removed."""
+    """Delete what is known of devices that are removed, or logged in again."""
     tx.sql.execute(delete(Row).where(Row.user_id == user_id, Row.device_id.in_(device_ids)))
 
 
