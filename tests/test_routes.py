@@ -176,7 +176,7 @@ def test_views_need_the_token_that_the_specification_wants(app: Application) -> 
     expected, found = {}, {}
     with (spec_index.PINNED / "endpoints.tsv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-            if row["api"] not in spec_index.APIS or row["operationId"] in spec_index.LATER:
+            if row["api"] not in spec_index.APIS:
                 continue
             route = by_anchor.get((row["method"], routes.anchor(row["method"], row["path"])))
             if route is None and row["api"] != spec_index.COMPLETE:
