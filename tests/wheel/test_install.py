@@ -176,8 +176,8 @@ def test_every_dependency_has_the_version_of_the_constraints(installed: Installe
     assert others <= set((ROOT / "constraints.txt").read_text("utf-8").splitlines())
 
 
-def test_the_migrations_are_those_of_the_checkout(installed: Installed) -> None:
-    code = "from homebody.storage.migrations import FOLDER; print(FOLDER)"
+def test_the_files_are_those_of_the_checkout(installed: Installed) -> None:
+    code = "import homebody; print(*homebody.__path__)"
     folder = Path(installed.run("python", "-c", code).strip())
 
     def files(below: Path) -> dict[str, bytes]:
@@ -189,7 +189,9 @@ def test_the_migrations_are_those_of_the_checkout(installed: Installed) -> None:
         }
 
     assert folder.is_relative_to(installed.bin.parent)
-    assert files(folder) == files(ROOT / "alembic")
+    assert files(folder) == files(ROOT / "app/homebody") | {
+        f"migrations/{name}": content for name, content in files(ROOT / "alembic").items()
+    }
 
 
 def test_an_empty_folder_becomes_a_server(installed: Installed, serve: Serve) -> None:
