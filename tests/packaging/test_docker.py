@@ -42,7 +42,7 @@ def test_a_linter_finds_nothing_in_the_dockerfile() -> None:
 def test_the_data_of_a_server_in_the_checkout_stay_out_of_the_build() -> None:
     left_out = (ROOT / ".dockerignore").read_text().splitlines()
 
-    assert {"data", ".git", ".venv", "build"} <= set(left_out)
+    assert {"data", "**/.env", "homebody.toml", ".git", ".venv", "build"} <= set(left_out)
 
 
 def test_the_variables_are_settings_that_can_be_loaded() -> None:
