@@ -213,8 +213,8 @@ def test_predicates_answer_with_a_bool_whatever_they_are_asked(value: object) ->
     ["@" * 10**6, "a." * 10**6, "@a:" + "a." * 10**6, "mxc://" + "a" * 10**6, "$" + "ä" * 10**6],
 )
 def test_a_long_text_is_refused_at_once(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     found = [predicate(text) for predicate in PREDICATES]
 
     assert not any(found)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1

@@ -68,9 +68,9 @@ def test_a_filter_that_takes_long_is_invalid() -> None:
     inviter = f"@{'ab' * 100}:b.test"
     prepared = InviteFilter({"blocked_users": slow, "blocked_servers": ["b.test"]})
 
-    began = time.monotonic()
+    began = time.thread_time()
     decision = prepared.decide(inviter)
 
-    assert time.monotonic() - began < 0.5
+    assert time.thread_time() - began < 0.5
     assert decision == "block"
     assert decide(inviter, blocked_users=[*slow, "*"]) == "allow"
