@@ -106,13 +106,12 @@ deb: dist  ## build a package for this release of Debian into dist/ (needs dpkg-
 	sh packaging/debian/build /usr/bin/python3 dist/homebody-*.whl constraints.txt dist
 	ls dist
 
-deb-test: deb  ## install it in an empty Debian by debootstrap, and build and start the container, as root (minutes)
-	command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap systemd-container
-	command -v podman >/dev/null && command -v buildah >/dev/null && command -v catatonit >/dev/null || \
-		apt-get install -y -qq --no-install-recommends podman buildah crun catatonit
+deb-test: deb  ## install it in an empty Debian, and build and start the container, as root (installs what they need)
+	bash tests/packaging/install
 	$(BIN)/python -m pytest -m debian tests/packaging
 
 first-server: deb  ## follow docs/first-server.md in an empty Debian, as root, and write its transcript
+	bash tests/packaging/install
 	$(BIN)/python -m tests.tools.first_server dist/homebody_*.deb
 
 wheel: dist  ## install both into empty environments, and test what they can do
