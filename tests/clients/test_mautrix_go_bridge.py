@@ -12,7 +12,7 @@ from tests.helpers import bridge
 from tests.helpers.server import free_port, start
 
 PROGRAM = Path(sys.prefix) / "go" / "bridge"
-SECONDS = 120
+SECONDS = 100  # the program gives up after 90
 
 
 @pytest.mark.skipif(not PROGRAM.exists(), reason="the bridge needs Go 1.26 or later")

@@ -25,6 +25,7 @@ const (
 	password = "correct horse battery staple"
 	claims   = 60
 	patience = 20 * time.Second
+	longest  = 90 * time.Second
 )
 
 func check(err error, what string) {
@@ -157,12 +158,13 @@ func startUser(ctx context.Context, url, name string, isNew bool) *device {
 			go func() { user.heard <- user.read(ctx, sent) }()
 		}
 	})
-	go client.SyncWithContext(ctx)
+	go func() { check(client.SyncWithContext(ctx), "syncing") }()
 	return user
 }
 
 func main() {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
+	defer cancel()
 	url, asToken, hsToken := os.Args[1], os.Args[3], os.Args[4]
 	port, err := strconv.ParseUint(os.Args[2], 10, 16)
 	check(err, "reading the port")

@@ -3,10 +3,10 @@
 //!
 //! - open {baseUrl, folder, anyCertificate}: discover the server; the answer is what the SDK found
 //! - link {redirectUri, create}: the address to which the client sends its user; complete {url}
-//! - login {username, password}; session, restore {clientId, user}; refresh, logout, whoami
-//! - start, stop: the SyncService; syncState
-//! - createRoom {name, encrypted, invite}, join {roomId}, waitForMember {roomId, userId}, rooms
-//! - send, react, redact {roomId, ...}; timeline, waitFor {roomId, body}, paginate {roomId}
+//! - session, restore {clientId, user}; refresh, logout, whoami
+//! - start, stop: the SyncService
+//! - createRoom {name, encrypted, invite, knock}, join {roomId}, waitForMember {roomId, userId}, rooms
+//! - send, react, redact {roomId, ...}; timeline, waitFor {roomId, body}
 //! - edit, reply, sendInThread, waitForThread, pin {roomId, eventId, ...}; read, pinned, paginateToStart
 //! - waitForReader {roomId, eventId, userId}, waitForRedaction {roomId, eventId}
 //! - attach {roomId, name, data}, download {roomId, eventId}
@@ -135,12 +135,6 @@ impl App {
                 self.client()?.oauth().finish_login(url.into()).await?;
                 self.user().await
             }
-            "login" => {
-                let (name, password) = (text(given, "username")?, text(given, "password")?);
-                let login = self.client()?.matrix_auth().login_username(name, password);
-                login.initial_device_display_name("Example").send().await?;
-                self.user().await
-            }
             "session" => {
                 let session = self.client()?.oauth().full_session().context("no session")?;
                 Ok(json!({"clientId": session.client_id.as_str(), "user": session.user}))
@@ -167,10 +161,6 @@ impl App {
             "stop" => {
                 self.sync.as_ref().context("not started")?.stop().await;
                 Ok(Value::Null)
-            }
-            "syncState" => {
-                let sync = self.sync.as_ref().context("not started")?;
-                Ok(json!(format!("{:?}", sync.state().get())))
             }
             "createRoom" => self.create_room(given).await,
             "join" => {
@@ -215,7 +205,6 @@ impl App {
                 self.timeline(given).await?.redact(&item, None).await?;
                 Ok(Value::Null)
             }
-            "paginate" => Ok(json!(self.timeline(given).await?.paginate_backwards(50).await?)),
             "timeline" => Ok(items(&*self.timeline(given).await?).await),
             "waitFor" => self.wait_for(given).await,
             "enableRecovery" => {
@@ -364,13 +353,24 @@ impl App {
 
     /// Wait until a message is in the timeline and not just a local echo; the answer is its item.
     async fn wait_for(&mut self, given: &Value) -> Result<Value> {
-        let timeline = self.timeline(given).await?;
         let body = text(given, "body")?;
+        let is_so = |it: &Value| it["body"] == json!(body) && !it["eventId"].is_null();
+        self.wait_for_item(given, body, is_so).await
+    }
+
+    /// Wait until an event is shown as it is expected; the answer is its item.
+    pub async fn wait_for_item(
+        &mut self,
+        given: &Value,
+        what: &str,
+        is_so: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let timeline = self.timeline(given).await?;
         let mut last = Value::Null;
-        let found = until(body, async || {
+        let found = until(what, async || {
             last = items(&timeline).await;
             let mut all = last.as_array().into_iter().flatten();
-            Ok(all.find(|it| it["body"] == json!(body) && !it["eventId"].is_null()).cloned())
+            Ok(all.find(|it| is_so(it)).cloned())
         });
         let found = found.await;
         found.with_context(|| last.to_string())

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use anyhow::{anyhow, Context, Result};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use matrix_sdk::authentication::oauth::qrcode::{
     CheckCodeSender, ContinuationMessageSender, GeneratedQrProgress, GrantLoginProgress, LoginProgress,
     QrCodeData, QrProgress,
@@ -48,6 +48,18 @@ impl Report for GeneratedQrProgress {
     }
 }
 
+/// Report all steps of a login, as they come.
+fn follow<S: Send>(
+    mut steps: impl Stream<Item = S> + Send + Unpin + 'static,
+    report: impl Fn(S) + Send + 'static,
+) {
+    tokio::spawn(async move {
+        while let Some(step) = steps.next().await {
+            report(step);
+        }
+    });
+}
+
 impl Login {
     fn show(&self, key: &str, value: Value) {
         self.0.lock().expect("no panic while locked").shown.insert(key.to_owned(), value);
@@ -79,22 +91,12 @@ impl Login {
         match scanned {
             Some(code) => {
                 let future = oauth.login_with_qr_code(Some(&data)).scan(&code);
-                let mut steps = future.subscribe_to_progress();
-                tokio::spawn(async move {
-                    while let Some(step) = steps.next().await {
-                        login.new_device(step);
-                    }
-                });
+                follow(future.subscribe_to_progress(), move |step| login.new_device(step));
                 future.await?;
             }
             None => {
                 let future = oauth.login_with_qr_code(Some(&data)).generate();
-                let mut steps = future.subscribe_to_progress();
-                tokio::spawn(async move {
-                    while let Some(step) = steps.next().await {
-                        login.new_device(step);
-                    }
-                });
+                follow(future.subscribe_to_progress(), move |step| login.new_device(step));
                 future.await?;
             }
         }
@@ -107,22 +109,12 @@ impl Login {
         match scanned {
             Some(code) => {
                 let future = oauth.grant_login_with_qr_code().scan(&code);
-                let mut steps = future.subscribe_to_progress();
-                tokio::spawn(async move {
-                    while let Some(step) = steps.next().await {
-                        login.old_device(step);
-                    }
-                });
+                follow(future.subscribe_to_progress(), move |step| login.old_device(step));
                 future.await?;
             }
             None => {
                 let future = oauth.grant_login_with_qr_code().generate();
-                let mut steps = future.subscribe_to_progress();
-                tokio::spawn(async move {
-                    while let Some(step) = steps.next().await {
-                        login.old_device(step);
-                    }
-                });
+                follow(future.subscribe_to_progress(), move |step| login.old_device(step));
                 future.await?;
             }
         }

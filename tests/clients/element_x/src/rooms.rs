@@ -69,14 +69,17 @@ impl App {
                 .await;
             }
             "waitForReader" => {
-                let reader = json!(text(given, "userId")?);
-                return self.wait_for_item(given, |it| {
-                    it["readers"].as_array().is_some_and(|all| all.contains(&reader))
-                })
-                .await;
+                let (wanted, reader) = (json!(event_id(given)?), json!(text(given, "userId")?));
+                let is_so = |it: &Value| {
+                    let readers = it["readers"].as_array();
+                    it["eventId"] == wanted && readers.is_some_and(|all| all.contains(&reader))
+                };
+                return self.wait_for_item(given, "the reader", is_so).await;
             }
             "waitForRedaction" => {
-                return self.wait_for_item(given, |it| it["isRedacted"] == json!(true)).await;
+                let wanted = json!(event_id(given)?);
+                let is_so = |it: &Value| it["eventId"] == wanted && it["isRedacted"] == json!(true);
+                return self.wait_for_item(given, "the redaction", is_so).await;
             }
             "paginateToStart" => {
                 let mut pages = 1;
@@ -110,18 +113,6 @@ impl App {
             other => return Err(anyhow!("{other} is not a command")),
         }
         Ok(Value::Null)
-    }
-
-    /// Wait until an event is shown as it is expected.
-    async fn wait_for_item(&mut self, given: &Value, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
-        let timeline = self.timeline(given).await?;
-        let wanted = json!(event_id(given)?);
-        until("the event", async || {
-            let shown = items(&timeline).await;
-            let mut all = shown.as_array().into_iter().flatten();
-            Ok(all.find(|it| it["eventId"] == wanted && is_so(it)).cloned())
-        })
-        .await
     }
 
     async fn thread(&mut self, given: &Value) -> Result<matrix_sdk_ui::Timeline> {
