@@ -15,6 +15,7 @@ import re
 import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from tests.helpers import debian
 from tests.helpers.debian import Machine
+from tests.helpers.dns_server import DnsServer
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "first-server.md"
@@ -79,6 +81,8 @@ def typed(command: list[str]) -> str:
             if re.search(question, seen[answered:]):
                 os.write(terminal, f"{answer}\n".encode())
                 answered = len(seen)
+    else:
+        os.kill(process, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     os.close(terminal)
     assert code == 0, f"{shlex.join(command)}: exit code {code}\n{seen}"
@@ -140,8 +144,6 @@ def run_by_root(machine: Machine, command: str) -> list[str]:
 
 def serve_names() -> None:
     """Answer for the name of the example, as the router of the family would."""
-    from tests.helpers.dns_server import DnsServer  # noqa: PLC0415 - in a process of its own
-
     DnsServer({f"{NAME} A": ["127.0.0.1"]}, port=53)
     time.sleep(SECONDS * 3)
 
