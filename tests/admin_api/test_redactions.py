@@ -11,9 +11,9 @@ from homebody.core.rooms import user_redaction
 from homebody.core.rooms.user_redaction import Redaction
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers.deliveries import wait_until
 from tests.helpers.remote import Remotes
 from tests.helpers.rooms import Json, act, refusal, state_of, unchanged
+from tests.helpers.waiting import wait_for
 
 MakeRoom = Callable[..., str]
 ADMIN = "/_synapse/admin/v1"
@@ -39,7 +39,7 @@ def redact(admin: Person, user_id: str, **options: object) -> Json:
     answer = admin.post(f"{ADMIN}/user/{quote(user_id)}/redact", json={"rooms": [], **options})
     assert answer.status_code == 200, answer.get_json()
     path = f"{ADMIN}/user/redact_status/{answer.get_json()['redact_id']}"
-    wait_until(lambda: admin.get(path).get_json()["status"] in {"complete", "failed"})
+    wait_for(lambda: admin.get(path).get_json()["status"] in {"complete", "failed"})
     status: Json = admin.get(path).get_json()
     return status
 

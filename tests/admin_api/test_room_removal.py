@@ -14,8 +14,8 @@ from homebody.core.timeline import sending
 from homebody.storage.database import Tx
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers.deliveries import wait_until
 from tests.helpers.rooms import Json, act, ids, membership, refusal, state_of, unchanged
+from tests.helpers.waiting import wait_for
 
 MakeRoom = Callable[..., str]
 ADMIN = "/_synapse/admin"
@@ -59,7 +59,7 @@ def body(answer: object) -> Json:
 
 def ended(admin: Person, path: str) -> Json:
     """The status of a task that has ended."""
-    wait_until(lambda: body(admin.get(path))["status"] in {"complete", "failed"})
+    wait_for(lambda: body(admin.get(path))["status"] in {"complete", "failed"})
     return body(admin.get(path))
 
 

@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from tests.helpers.server import RunningServer, start
+from tests.helpers.waiting import wait_for
 
 T = TypeVar("T")
 Ms = Annotated[int, msgspec.Meta(ge=10**12)]
@@ -275,13 +276,10 @@ class Redaction(msgspec.Struct):
     failed_redactions: dict[str, str]
 
 
-def wait_for(tool: Tool, path: str) -> Any:
-    """Return the status of a task that has ended."""
-    until = time.monotonic() + 30
-    while (status := tool.admin("GET", path))["status"] not in {"complete", "failed"}:
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    return status
+def ended(tool: Tool, path: str) -> Any:
+    """Return the status of a task, once it has ended."""
+    wait_for(lambda: tool.admin("GET", path)["status"] in {"complete", "failed"}, path)
+    return tool.admin("GET", path)
 
 
 def test_mautrix_go_lists_and_deletes_rooms(admin: Tool, alice: tuple[Tool, str]) -> None:
@@ -296,13 +294,13 @@ def test_mautrix_go_lists_and_deletes_rooms(admin: Tool, alice: tuple[Tool, str]
     answer = admin.admin(
         "DELETE", f"v2/rooms/{quote(rooms[0], safe='')}", {"block": False, "purge": True}
     )
-    ended = wait_for(admin, f"v2/rooms/delete_status/{answer['delete_id']}")
+    deletion = ended(admin, f"v2/rooms/delete_status/{answer['delete_id']}")
     at_once = admin.admin("DELETE", f"v1/rooms/{quote(rooms[1], safe='')}", {"purge": True})
 
     assert (total.rooms, total.total_rooms >= 3, len(page.rooms)) == ([], True, 2)
     assert (page.offset, page.next_batch, rest.prev_batch) == (0, 2, 0)
     assert (details.creator, details.joined_members) == (user_id, 1)
-    assert decoded(ended, DeletionStatus).shutdown_room.kicked_users == [user_id]
+    assert decoded(deletion, DeletionStatus).shutdown_room.kicked_users == [user_id]
     assert decoded(at_once, Deletion).kicked_users == [user_id]
     admin.refused(404, "GET", f"v1/rooms/{quote(rooms[0], safe='')}")
 
@@ -411,7 +409,7 @@ def test_draupnir_asks_whether_it_may_and_redacts(admin: Tool, alice: tuple[Tool
     context = admin.admin("GET", f"v1/rooms/{room_id}/context/{event_id}", limit="1")
     ordered = admin.admin("POST", f"v1/user/{quote(user_id, safe='')}/redact", {"rooms": []})
     path = f"v1/user/redact_status/{ordered['redact_id']}"
-    wait_for(admin, path)
+    ended(admin, path)
     status = decoded(admin.admin("GET", path), Redaction)
 
     assert is_admin == {"admin": True}

@@ -19,8 +19,8 @@ from homebody.runtime.metrics import Metrics
 from homebody.storage import backup_folder
 from tests.helpers import server as real_server
 from tests.helpers.backups import done, homebody, tree
-from tests.helpers.deliveries import wait_until
 from tests.helpers.live import Person
+from tests.helpers.waiting import wait_for
 
 HOUR_MS = 3_600_000
 Start = Callable[..., Metrics]
@@ -63,7 +63,7 @@ def test_a_backup_is_made_when_there_is_none(start: Start, folder: Path) -> None
     name = backup_folder.name_of(now_ms())
 
     metrics = start(f"(out / {name!r}).touch(); print('made')")
-    wait_until(lambda: metrics.backups.counts["succeeded"] == 1)
+    wait_for(lambda: metrics.backups.counts["succeeded"] == 1)
     time.sleep(0.3)
 
     assert metrics.backups.counts == {"succeeded": 1, "failed": 0}
@@ -77,7 +77,7 @@ def test_the_time_of_the_latest_file_counts(start: Start, folder: Path) -> None:
     too_early = (folder / "early").exists()
 
     due = start(f"(out / {backup_folder.name_of(now_ms())!r}).touch()", every_ms=HOUR_MS // 3)
-    wait_until(lambda: due.backups.counts["succeeded"] == 1)
+    wait_for(lambda: due.backups.counts["succeeded"] == 1)
 
     assert not too_early
     assert waiting.backups.counts == {"succeeded": 0, "failed": 0}
@@ -87,7 +87,7 @@ def test_a_file_from_the_future_delays_nothing(start: Start, folder: Path) -> No
     (folder / backup_folder.name_of(now_ms() + 1000 * HOUR_MS)).touch()
 
     metrics = start(f"(out / {backup_folder.name_of(now_ms())!r}).touch()")
-    wait_until(lambda: metrics.backups.counts["succeeded"] == 1)
+    wait_for(lambda: metrics.backups.counts["succeeded"] == 1)
     time.sleep(0.2)
 
     assert metrics.backups.counts["succeeded"] == 1
@@ -105,7 +105,7 @@ def test_a_failure_is_logged_and_tried_again(
 
     with caplog.at_level(logging.WARNING):
         metrics = start(program)
-        wait_until(lambda: metrics.backups.counts["succeeded"] == 1)
+        wait_for(lambda: metrics.backups.counts["succeeded"] == 1)
 
     assert metrics.backups.counts == {"succeeded": 1, "failed": 1}
     assert "the backup failed, and is tried again in 0 s: the disk is full" in caplog.text
@@ -119,7 +119,7 @@ def test_a_stop_ends_the_backup_that_is_being_made(folder: Path) -> None:
     command = (sys.executable, "-c", program)
     backups = Backups(Backup(folder=folder), Metrics(), command, first_s=0.0)
     backups.start()
-    wait_until(lambda: any(folder.iterdir()))
+    wait_for(lambda: any(folder.iterdir()))
     (process,) = (int(it.name) for it in folder.iterdir())
 
     backups.stop()

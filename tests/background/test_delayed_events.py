@@ -11,8 +11,8 @@ import pytest
 from homebody.background.delayed_events import DelayedEvents
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers.deliveries import wait_until
 from tests.helpers.rooms import Json
+from tests.helpers.waiting import wait_for
 
 Room = Callable[..., str]
 HOUR = 3_600_000
@@ -61,7 +61,7 @@ def test_what_became_due_while_the_server_was_down_is_sent_in_the_order_of_its_t
 
     timer.start()
 
-    wait_until(lambda: len(bodies(alice, room_id)) == 5)
+    wait_for(lambda: len(bodies(alice, room_id)) == 5)
     assert bodies(alice, room_id) == ["10001", "20003", "30002", "40004", "50000"]
 
 
@@ -74,7 +74,7 @@ def test_nothing_is_sent_before_the_start_and_after_the_stop(
     time.sleep(0.05)
     before = bodies(alice, room_id)
     timer.start()
-    wait_until(lambda: bodies(alice, room_id) == ["early"])
+    wait_for(lambda: bodies(alice, room_id) == ["early"])
     timer.stop()
 
     schedule(alice, room_id, "late", 1)
@@ -95,7 +95,7 @@ def test_an_earlier_event_that_is_scheduled_later_is_sent_at_its_time(
 
     schedule(alice, room_id, "first", 100)
 
-    wait_until(lambda: len(bodies(alice, room_id)) == 2)
+    wait_for(lambda: len(bodies(alice, room_id)) == 2)
     assert bodies(alice, room_id) == ["first", "second"]
 
 
@@ -128,7 +128,7 @@ def test_an_event_that_cannot_be_sent_does_not_hold_up_the_next(
 
     timer.start()
 
-    wait_until(lambda: bodies(alice, room_id) == ["c"])
+    wait_for(lambda: bodies(alice, room_id) == ["c"])
     assert looked_up(alice, broken)["error"]["errcode"] == "M_UNKNOWN"
     assert looked_up(alice, elsewhere)["error"]["errcode"] == "M_NOT_FOUND"
     assert "event_id" in looked_up(alice, good)

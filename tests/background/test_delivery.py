@@ -20,6 +20,7 @@ from homebody.web import Application
 from tests.helpers import server
 from tests.helpers.gateway import Gateway, running
 from tests.helpers.server import RunningServer
+from tests.helpers.waiting import wait_for
 
 SECONDS = 10.0
 V3 = "/_matrix/client/v3"
@@ -79,19 +80,12 @@ def left(db: Database, destination: str = "a") -> list[Row]:
         return outbox.first(tx, "test", destination, 100)
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_rows_are_delivered_after_the_commit_in_their_order(db: Database, start: Start) -> None:
     place = Recorder()
     start(Kind(place.deliver, max_rows=2))
 
     add(db, ("a", 1), ("a", 2), ("a", 3))
-    wait_until(lambda: not left(db))
+    wait_for(lambda: not left(db))
 
     assert place.given == [["a", 1, 2], ["a", 3]]
 
@@ -104,7 +98,7 @@ def test_a_write_that_is_undone_delivers_nothing(db: Database, start: Start) -> 
         outbox.add(tx, "test", "a", {"n": 1})
         raise UndoneError
     add(db, ("a", 2))
-    wait_until(lambda: bool(place.given))
+    wait_for(lambda: bool(place.given))
 
     assert place.given == [["a", 2]]
 
@@ -114,7 +108,7 @@ def test_what_was_there_before_the_start_is_delivered(db: Database, start: Start
     place = Recorder()
 
     start(Kind(place.deliver))
-    wait_until(lambda: not left(db) and not left(db, "b"))
+    wait_for(lambda: not left(db) and not left(db, "b"))
 
     assert sorted(place.given, key=str) == [["a", 1], ["b", 2]]
 
@@ -128,7 +122,7 @@ def test_what_another_process_adds_is_found(db: Database, start: Start) -> None:
 
     has_changed = db.notice_other_writers()
     delivery.rescan()
-    wait_until(lambda: not left(db))
+    wait_for(lambda: not left(db))
 
     assert has_changed
     assert place.given == [["a", 1]]
@@ -138,13 +132,13 @@ def test_a_failure_holds_back_its_own_destination_only(db: Database, start: Star
     place = Recorder(failures=1)
     start(Kind(place.deliver))
     add(db, ("a", 1), ("a", 2))
-    wait_until(lambda: bool(place.given))
+    wait_for(lambda: bool(place.given))
     began = time.monotonic()
 
     add(db, ("b", 3))
-    wait_until(lambda: not left(db, "b"))
+    wait_for(lambda: not left(db, "b"))
     in_between = left(db)
-    wait_until(lambda: not left(db))
+    wait_for(lambda: not left(db))
 
     assert place.given == [["a", 1], ["b", 3], ["a", 1], ["a", 2]]
     assert [row.tries for row in in_between] == [1, 0]
@@ -159,7 +153,7 @@ def test_each_failure_doubles_the_wait_up_to_a_limit(
     start(Kind(place.deliver, max_wait_ms=50))
 
     add(db, ("a", 1))
-    wait_until(lambda: len(place.given) == 5 and not left(db))
+    wait_for(lambda: len(place.given) == 5 and not left(db))
 
     assert place.given == [["a", 1]] * 5
 
@@ -173,7 +167,7 @@ def test_waits_grow(db: Database, start: Start) -> None:
             outbox.record_failure(tx, [row], 0, "nobody is at home")
 
     start(Kind(place.deliver))
-    wait_until(lambda: left(db)[0].tries == 5)
+    wait_for(lambda: left(db)[0].tries == 5)
 
     assert 12 < left(db)[0].next_try_ts / 1000 - time.time() < 20
 
@@ -185,7 +179,7 @@ def test_the_owner_reads_what_waits_for_a_destination_that_takes_nothing(
     start(Kind(place.deliver, max_wait_ms=10))
 
     add(db, ("a", 1), ("a", 2), ("a", 3))
-    wait_until(lambda: not left(db) and "again" in caplog.text)
+    wait_for(lambda: not left(db) and "again" in caplog.text)
 
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert said == [
@@ -202,7 +196,7 @@ def test_a_destination_that_is_given_up_in_time_is_no_news_for_the_owner(
     start(Kind(place.deliver, max_wait_ms=10, kept_ms=60_000))
 
     add(db, ("a", 1))
-    wait_until(lambda: not left(db))
+    wait_for(lambda: not left(db))
 
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
@@ -240,7 +234,7 @@ def test_a_wait_ends_when_another_process_has_skipped_what_failed(
     with db.write() as tx:
         outbox.remove(tx, [left(db)[0].id])
     delivery.rescan()
-    wait_until(lambda: bool(place.given))
+    wait_for(lambda: bool(place.given))
 
     assert place.given == [["a", 2]]
 
@@ -251,7 +245,7 @@ def test_an_old_row_that_fails_is_given_up(db: Database, start: Start) -> None:
     time.sleep(0.01)
 
     start(Kind(place.deliver, kept_ms=0))
-    wait_until(lambda: not left(db))
+    wait_for(lambda: not left(db))
 
     assert place.given == [["a", 1], ["a", 2]]
 
@@ -281,7 +275,7 @@ def test_stopping_does_not_wait_for_a_destination_that_is_down(db: Database, sta
     place = Recorder(failures=9)
     delivery = start(Kind(place.deliver))
     add(db, ("a", 1))
-    wait_until(lambda: bool(left(db)) and left(db)[0].tries > 0)
+    wait_for(lambda: bool(left(db)) and left(db)[0].tries > 0)
 
     began = time.monotonic()
     delivery.stop()
@@ -302,7 +296,7 @@ def test_what_another_process_adds_is_found_though_a_write_saw_it_first(
         pass
     if db.notice_other_writers():  # as the worker does twice a second
         delivery.rescan()
-    wait_until(lambda: not left(db))
+    wait_for(lambda: not left(db))
 
     assert place.given == [["a", 1]]
 

@@ -15,7 +15,7 @@ from homebody.core.tasks import Task
 from homebody.spec.events import Json
 from homebody.storage.database import Database
 from homebody.web import Application
-from tests.helpers.deliveries import wait_until
+from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Tasks]
 
@@ -54,7 +54,7 @@ def find(database: Database, task_id: str) -> Task:
 
 
 def ended(database: Database, task_id: str) -> Task:
-    wait_until(lambda: not find(database, task_id).is_under_way)
+    wait_for(lambda: not find(database, task_id).is_under_way)
     return find(database, task_id)
 
 
@@ -104,7 +104,7 @@ def test_three_tasks_run_at_once_but_one_of_each_kind_and_of_each_room(
 
     start(**dict.fromkeys(("purge", "redact", "export", "vacuum", "count"), patient))
 
-    wait_until(lambda: len(patient.running) == 3)
+    wait_for(lambda: len(patient.running) == 3)
     assert set(patient.running) == {first, *others[:2]}
     assert find(database, same_kind).status == tasks.SCHEDULED
     assert find(database, same_room).status == tasks.SCHEDULED
@@ -121,7 +121,7 @@ def test_interrupted_tasks_go_on_before_others_begin(database: Database, start: 
 
     start(purge=patient)
 
-    wait_until(lambda: len(patient.running) == 1)
+    wait_for(lambda: len(patient.running) == 1)
     assert patient.running == [interrupted]
     patient.may_end.set()
     assert ended(database, older).status == tasks.COMPLETE
@@ -133,13 +133,13 @@ def test_a_running_task_is_cancelled_and_the_next_one_runs(
     patient = Patient()
     start(purge=patient)
     running, waiting, third = (add(database, "purge", f"!{name}") for name in "abc")
-    wait_until(lambda: (find(database, running).result or {}).get("steps", 0) > 1)
+    wait_for(lambda: (find(database, running).result or {}).get("steps", 0) > 1)
 
     with database.write() as tx:
         assert tasks.cancel(tx, "@admin:localhost", waiting).status == tasks.CANCELLED
         tasks.cancel(tx, "@admin:localhost", running)
 
-    wait_until(lambda: patient.running == [third])
+    wait_for(lambda: patient.running == [third])
     patient.may_end.set()
     assert ended(database, third).result == {"steps": "all"}
     found = [find(database, it) for it in (running, waiting)]
@@ -202,7 +202,7 @@ def test_a_task_that_ends_before_it_notices_keeps_its_outcome(
         tasks.cancel(tx, "@admin:localhost", task_id)
     may_end.set()
 
-    wait_until(lambda: find(database, task_id).result is not None)
+    wait_for(lambda: find(database, task_id).result is not None)
     assert find(database, task_id).status == tasks.COMPLETE
 
 

@@ -14,7 +14,7 @@ from homebody.background.upkeep import Job, Step, Upkeep
 from homebody.errors import MatrixError
 from homebody.storage import data_folder, upkeep_pause, vacuum
 from homebody.web import Application
-from tests.helpers.deliveries import wait_until
+from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Upkeep]
 
@@ -43,7 +43,7 @@ def test_each_job_runs_again_and_again(start: Start) -> None:
         Job("later", 0.01, 100.0, lambda _: runs.append("later")),
     )
 
-    wait_until(lambda: runs.count("often") >= 3)
+    wait_for(lambda: runs.count("often") >= 3)
     assert runs.count("seldom") == 1
     assert "later" not in runs
 
@@ -62,7 +62,7 @@ def test_a_job_that_fails_runs_again_and_the_others_go_on(
 
     start(Job("fail", 0.01, 0.0, fail), Job("good", 0.01, 0.0, lambda _: runs.append("good")))
 
-    wait_until(lambda: runs.count("fail") >= 2 and runs.count("good") >= 2)
+    wait_for(lambda: runs.count("fail") >= 2 and runs.count("good") >= 2)
     assert "upkeep: fail" in caplog.text
 
 
@@ -94,7 +94,7 @@ def test_a_pause_holds_the_running_job_and_all_others(start: Start) -> None:
             steps.append(1)
 
     running = start(Job("long", 0.0, 0.0, work), Job("short", 0.0, 0.0, lambda _: runs.append(1)))
-    wait_until(lambda: len(steps) >= 2)
+    wait_for(lambda: len(steps) >= 2)
     running.pause(is_paused=True)
     time.sleep(0.2)  # for the step that has begun
     before = len(steps), len(runs)
@@ -103,7 +103,7 @@ def test_a_pause_holds_the_running_job_and_all_others(start: Start) -> None:
     assert running.is_paused
     assert (len(steps), len(runs)) == before
     running.pause(is_paused=False)
-    wait_until(lambda: len(steps) > before[0] and len(runs) > before[1])
+    wait_for(lambda: len(steps) > before[0] and len(runs) > before[1])
     running.pause(is_paused=True)
     began = time.monotonic()
     running.stop()
@@ -116,7 +116,7 @@ def test_a_pause_ends_with_the_next_start(start: Start, tmp_path: Path) -> None:
 
     running = start(Job("short", 0.0, 0.0, lambda _: runs.append(1)))
 
-    wait_until(lambda: len(runs) > 1)
+    wait_for(lambda: len(runs) > 1)
     assert not running.is_paused
 
 

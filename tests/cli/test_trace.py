@@ -23,6 +23,7 @@ from tests.helpers import server as real_server
 from tests.helpers.backups import HOMEBODY, done, environ_of, homebody
 from tests.helpers.live import Person
 from tests.helpers.server import RunningServer
+from tests.helpers.waiting import wait_for
 
 SECONDS = 30.0
 PASSWORD = "x" * 12
@@ -56,7 +57,7 @@ class Trace:
         return self._outputs[1].read_text("utf-8")
 
     def wait_for(self, text: str, times: int = 1) -> None:
-        wait_until(lambda: (self.printed + self.said).count(text) >= times, self)
+        wait_for(lambda: (self.printed + self.said).count(text) >= times, self.__str__)
 
     def interrupt(self) -> int:
         self.process.send_signal(signal.SIGINT)
@@ -64,13 +65,6 @@ class Trace:
 
     def __str__(self) -> str:
         return self.printed + self.said
-
-
-def wait_until(is_so: Callable[[], bool], what: object = "") -> None:
-    until = time.monotonic() + SECONDS
-    while not is_so():
-        assert time.monotonic() < until, str(what)
-        time.sleep(0.02)
 
 
 Follow = Callable[..., Trace]
@@ -279,7 +273,7 @@ def test_the_socket_of_a_killed_command_is_removed(
 
     killed.process.kill()
     killed.process.wait()
-    wait_until(lambda: len(sockets()) == 1)
+    wait_for(lambda: len(sockets()) == 1)
     alice.ask("GET", "/account/whoami")
     other.wait_for("whoami")
 
@@ -300,7 +294,7 @@ def test_requests_do_not_wait_for_a_trace_that_does_not_read(
         alice.ask("GET", "/account/whoami")
     trace.process.send_signal(signal.SIGCONT)
     trace.wait_for("whoami")
-    wait_until(lambda: alice.ask("GET", "/joined_rooms") and "too quick" in trace.said, trace)
+    wait_for(lambda: alice.ask("GET", "/joined_rooms") and "too quick" in trace.said, trace.__str__)
 
     shown = trace.printed.count("whoami")
     missed = sum(map(int, re.findall(r"(\d+) requests were too quick to be shown", trace.said)))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tests.helpers.live import Person
+from tests.helpers.waiting import wait_for
 
 SECONDS = 60.0
+INSTALL_SECONDS = 600
+"""The limit of a test that installs a bridge first."""
 _BUILD = Path(__file__).parents[2] / "build"
 
 
@@ -28,38 +26,10 @@ def installed(name: str, *requirements: str) -> Path:
     found = environment / "bin" / "python"
     if not (environment / "installed").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(environment)], check=True)
-        environ = {key: it for key, it in os.environ.items() if key != "PIP_CONSTRAINT"}
+        environ = {key: it for key, it in os.environ.items() if "CONSTRAINT" not in key}
         install = ["-m", "pip", "install", "--quiet", *requirements]
         subprocess.run([str(found), *install], check=True, env=environ)
         (environment / "installed").touch()
-    return found
-
-
-@contextmanager
-def running(command: list[str], port: int, log: Path, cwd: Path | None = None) -> Iterator[None]:
-    """Run a program within the block, from when it listens."""
-    with (
-        log.open("ab") as output,
-        subprocess.Popen(command, stdout=output, stderr=output, cwd=cwd) as it,
-    ):
-        try:
-            until(lambda: listens(port), log.read_text)
-            yield
-        finally:
-            it.terminate()
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def until(look: Callable[[], Any], report: Callable[[], str]) -> Any:
-    """Return the first true result of a function. Raises AssertionError with a report."""
-    end = time.monotonic() + SECONDS
-    while not (found := look()):
-        assert time.monotonic() < end, report()
-        time.sleep(0.05)
     return found
 
 
@@ -88,9 +58,10 @@ class Chat:
     def wait_for(self, room_id: str, text: str) -> str:
         """Return the first message with a text in it."""
         return str(
-            until(
+            wait_for(
                 lambda: next((it for it in self.messages(room_id) if text in it), None),
                 lambda: f"no {text!r} among {self.messages(room_id)}",
+                SECONDS,
             )
         )
 
@@ -105,6 +76,6 @@ class Chat:
                     return str(room_id)
             return None
 
-        room_id = str(until(invited, lambda: f"no invite to {name}"))
+        room_id = str(wait_for(invited, f"an invite to {name}", SECONDS))
         self.person.ask("POST", f"/join/{room_id}")
         return room_id

@@ -7,9 +7,7 @@ HOMEBODY_TEST_URL runs them against another server, which must have open registr
 limits: a test that fails with every server is wrong itself.
 """
 
-import asyncio
 import importlib.util
-import inspect
 import io
 import os
 from collections.abc import Generator, Iterator
@@ -18,6 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.clients.pages import TERMS
 from tests.helpers.server import RunningServer, start
 
 _HERE = Path(__file__).parent
@@ -35,25 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.clients)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run each test that is a coroutine in an event loop of its own."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = inspect.signature(pyfuncitem.obj).parameters
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
-    return True
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Function,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the output of the server with the failure of a client."""
+    """Show the output of the servers with the failure of a client."""
     report = yield
-    running = item.funcargs.get("running_server")
-    if report.failed and isinstance(running, RunningServer):
-        report.sections.append(("output of the server", running.output()[-_LAST_OUTPUT:]))
+    servers = [it for it in item.funcargs.values() if isinstance(it, RunningServer)]
+    for server in servers if report.failed else ():
+        report.sections.append(("output of the server", server.output()[-_LAST_OUTPUT:]))
     return report
 
 
@@ -74,6 +63,14 @@ def server(running_server: RunningServer | None) -> str:
     if running_server:
         return running_server.url
     return os.environ["HOMEBODY_TEST_URL"].rstrip("/")
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Start another server, on which users agree to rules when they register."""
+    running = start(tmp_path_factory.mktemp("house"), terms=TERMS)
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="session")

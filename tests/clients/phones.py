@@ -14,8 +14,7 @@ import pytest
 
 from tests.clients import js_client
 from tests.clients.js_client import JsPerson
-from tests.clients.test_account_pages import browser
-from tests.clients.test_oauth import callback, sign_up
+from tests.clients.pages import browser, callback, sign_up
 from tests.helpers.server import RunningServer
 
 PROGRAM = Path(sys.prefix) / "element_x" / "debug" / "element-x"
@@ -96,8 +95,8 @@ async def two(house: RunningServer, folder: Path) -> AsyncIterator[tuple[JsPerso
     """Two users in an encrypted room."""
     first, second = Phone(house, folder), Phone(house, folder)
     async with (
-        browser(house, "gerda") as hers,
-        browser(house, "hugo") as his,
+        browser(house.url, "gerda") as hers,
+        browser(house.url, "hugo") as his,
         first.app() as gerda,
         second.app() as hugo,
     ):

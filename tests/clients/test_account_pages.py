@@ -3,22 +3,20 @@
 axe-core looks at every page, in dark and in light; the content security policy is real.
 """
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients import js_client, nio_client
 from tests.clients.js_client import JsPerson
+from tests.clients.pages import PASSWORD, TERMS, browser, check_accessible
 from tests.helpers.server import ROOT, RunningServer, start
 
-PASSWORD = nio_client.PASSWORD
 NEW = "another long password"
 ACCOUNT = "/_homebody/account/"
 PAGES = (
@@ -29,7 +27,6 @@ PAGES = (
     f"{ACCOUNT}export",
     f"{ACCOUNT}deactivate",
 )
-TERMS = '[{id="rules", version="1", language="en", name="House rules", url="https://x.test/r"}]'
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +47,6 @@ def command(house: RunningServer, *words: str) -> Any:
     return json.loads(printed)
 
 
-@contextlib.asynccontextmanager
-async def browser(house: RunningServer, name: str, *options: str) -> AsyncIterator[JsPerson]:
-    """Chromium with an empty page."""
-    program = ("pages.mjs", js_client.chromium(), *options)
-    async with js_client.person(house.url, name, *program) as someone:
-        yield someone
-
-
 async def accept(window: JsPerson, link: str, *, name: str | None = None) -> None:
     """Register by a link."""
     await window.ask("open", url=link)
@@ -69,19 +58,12 @@ async def accept(window: JsPerson, link: str, *, name: str | None = None) -> Non
     await window.ask("press", button="Create my account")
 
 
-async def check_accessible(window: JsPerson) -> None:
-    """Check that axe-core finds nothing, in both colour schemes."""
-    for scheme in ("dark", "light"):
-        await window.ask("colours", scheme=scheme)
-        assert await window.ask("accessibility") == [], scheme
-
-
 @pytest.mark.parametrize("options", [(), ("no-script",)])
 async def test_a_person_who_is_invited_reaches_the_first_steps(
     house: RunningServer, options: tuple[str, ...]
 ) -> None:
     link = command(house, "invite")["link"]
-    async with browser(house, "maria", *options) as window:
+    async with browser(house.url, "maria", *options) as window:
         await accept(window, link, name=window.name)
 
         await window.ask("waitFor", text=f"Welcome, {window.name}")
@@ -97,7 +79,7 @@ async def test_a_person_who_is_invited_reaches_the_first_steps(
 
 
 async def test_errors_stand_beside_their_fields(house: RunningServer) -> None:
-    async with browser(house, "maria") as window:
+    async with browser(house.url, "maria") as window:
         await window.ask("open", url=command(house, "invite")["link"])
         await window.ask("fill", label="User name", text="not a name")
         await window.ask("fill", label="New password", text=PASSWORD)
@@ -120,7 +102,7 @@ async def test_errors_stand_beside_their_fields(house: RunningServer) -> None:
 
 @pytest.mark.parametrize("options", [(), ("no-script",)])
 async def test_a_lost_password_is_replaced(house: RunningServer, options: tuple[str, ...]) -> None:
-    async with browser(house, "olga", *options) as window:
+    async with browser(house.url, "olga", *options) as window:
         await accept(window, command(house, "invite", window.name)["link"])
         await window.ask("waitFor", text="Welcome")
         link = command(house, "user", "reset-link", window.name)["link"]
@@ -140,7 +122,7 @@ async def test_a_lost_password_is_replaced(house: RunningServer, options: tuple[
 
 
 async def test_every_page_is_accessible(house: RunningServer) -> None:
-    async with browser(house, "paul") as window:
+    async with browser(house.url, "paul") as window:
         link = command(house, "invite", window.name)["link"]
         for path in ("/_homebody/login", "/_homebody/start", "/_homebody/invite/wrong"):
             await window.ask("open", url=house.url + path)
@@ -161,7 +143,7 @@ async def test_every_page_is_accessible(house: RunningServer) -> None:
 
 
 async def test_an_account_is_closed_without_script_and_by_keys(house: RunningServer) -> None:
-    async with browser(house, "vera", "no-script") as window:
+    async with browser(house.url, "vera", "no-script") as window:
         await accept(window, command(house, "invite", window.name)["link"])
         await window.ask("waitFor", text="Welcome")
 

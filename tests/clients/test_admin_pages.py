@@ -6,14 +6,14 @@ The content security policy is real: what it forbids appears in the console.
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from tests.clients import js_client
 from tests.clients.js_client import JsPerson
+from tests.clients.pages import browser
 from tests.helpers import household
 from tests.helpers.server import RunningServer, start
 
@@ -75,13 +75,6 @@ def add_rows(folder: Path) -> str:
     return "a1"
 
 
-@contextlib.asynccontextmanager
-async def browser(url: str) -> AsyncIterator[JsPerson]:
-    """Chromium with an empty page."""
-    async with js_client.person(url, "anna", "pages.mjs", js_client.chromium()) as someone:
-        yield someone
-
-
 async def log_in(window: JsPerson, path: str = ADMIN) -> None:
     """Log the administrator in, by the form, on the way to a page."""
     await window.ask("open", url=window.url + path)
@@ -102,7 +95,7 @@ async def reach(window: JsPerson, label: str) -> None:
 async def test_a_user_is_locked_and_unlocked_by_keyboard_alone(
     site: Site,
 ) -> None:
-    async with browser(site[0].url) as window:
+    async with browser(site[0].url, "anna") as window:
         await window.ask("open", url=f"{window.url}{ADMIN}users")
         await window.ask("type", text="anna")  # the first field has the focus
         await reach(window, "Password")
@@ -131,7 +124,7 @@ async def test_a_user_is_locked_and_unlocked_by_keyboard_alone(
 async def test_what_makes_a_page_hard_to_use_is_found(
     site: Site,
 ) -> None:
-    async with browser(site[0].url) as window:
+    async with browser(site[0].url, "anna") as window:
         await window.ask("open", url=window.url)
         html = "<img src=x><input><button id=same>Invisible</button>"
         await window.ask("evaluate", script=f"document.querySelector('h1').outerHTML = '{html}'")
@@ -147,7 +140,7 @@ async def test_what_makes_a_page_hard_to_use_is_found(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_no_page_has_what_makes_it_hard_to_use(site: Site, scheme: str) -> None:
     ids = {name: quote(value, safe="") for name, value in site[1].items()}
-    async with browser(site[0].url) as window:
+    async with browser(site[0].url, "anna") as window:
         await window.ask("colours", scheme=scheme)
         found = {}
         for path in ("/", "/_homebody/login"):
@@ -166,7 +159,7 @@ async def test_the_pages_fit_on_a_small_telephone(
     site: Site,
 ) -> None:
     ids = {name: quote(value, safe="") for name, value in site[1].items()}
-    async with browser(site[0].url) as window:
+    async with browser(site[0].url, "anna") as window:
         await window.ask("resize", width=320, height=480)
         await log_in(window)
         widths = {}
@@ -179,7 +172,7 @@ async def test_the_pages_fit_on_a_small_telephone(
 
 
 async def test_the_doctor_is_run_by_its_page(site: Site) -> None:
-    async with browser(site[0].url) as window:
+    async with browser(site[0].url, "anna") as window:
         await log_in(window, f"{ADMIN}doctor")
 
         await reach(window, "Check the server now")
@@ -196,7 +189,7 @@ async def test_the_doctor_is_run_by_its_page(site: Site) -> None:
 async def test_a_link_of_invitation_is_made_and_used(
     site: Site,
 ) -> None:
-    async with browser(site[0].url) as window:
+    async with browser(site[0].url, "anna") as window:
         await log_in(window, f"{ADMIN}invitations")
         await window.ask("fill", label="User name (empty: the person chooses it)", text="frida")
         await window.ask("press", button="Create a link")
@@ -210,7 +203,7 @@ async def test_a_link_of_invitation_is_made_and_used(
 
 
 async def test_a_notice_is_written_by_keyboard_and_kept_on_an_error(site: Site) -> None:
-    async with browser(site[0].url) as window:
+    async with browser(site[0].url, "anna") as window:
         await log_in(window, f"{ADMIN}notices")
         await window.ask("fill", label="User name", text="nobody")
         await window.ask("fill", label="Text", text="Tea is ready")

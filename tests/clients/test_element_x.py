@@ -3,25 +3,14 @@
 Its user signs up and in by OAuth in headless Chromium.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.clients import phones
+from tests.clients.pages import TERMS, browser
 from tests.clients.phones import Phone, settled, two, verify
-from tests.clients.test_account_pages import TERMS, browser
 from tests.helpers.server import RunningServer, free_port, start
 
 pytestmark = phones.MARKS
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on which anybody can register."""
-    running = start(tmp_path_factory.mktemp("element"), registration="open", terms=TERMS)
-    yield running
-    running.stop()
 
 
 async def test_a_user_signs_up_writes_and_goes_on_after_restarts(tmp_path: Path) -> None:
@@ -31,7 +20,7 @@ async def test_a_user_signs_up_writes_and_goes_on_after_restarts(tmp_path: Path)
     house = start(tmp_path, terms=TERMS, **settings)
     phone = Phone(house, tmp_path)
     try:
-        async with browser(house, "maria") as window, phone.app() as app:
+        async with browser(house.url, "maria") as window, phone.app() as app:
             user_id = await phone.log_in(app, window, is_new=True)
             room = await app.ask("createRoom", name="Tea", encrypted=True)
             await app.ask("send", roomId=room, body="first")
@@ -60,7 +49,7 @@ async def test_a_second_device_is_verified_and_reads_what_was_written_before(
     house: RunningServer, tmp_path: Path
 ) -> None:
     phone, tablet = Phone(house, tmp_path), Phone(house, tmp_path)
-    async with browser(house, "anton") as window, phone.app() as app, tablet.app() as other:
+    async with browser(house.url, "anton") as window, phone.app() as app, tablet.app() as other:
         await phone.log_in(app, window, is_new=True)
         room = await app.ask("createRoom", name="Tea", encrypted=True)
         await app.ask("send", roomId=room, body="from before")
@@ -79,7 +68,7 @@ async def test_a_lost_device_is_replaced_by_the_recovery_key(
     house: RunningServer, tmp_path: Path
 ) -> None:
     lost, found = Phone(house, tmp_path), Phone(house, tmp_path)
-    async with browser(house, "carla") as window:
+    async with browser(house.url, "carla") as window:
         async with lost.app() as app:
             await lost.log_in(app, window, is_new=True)
             room = await app.ask("createRoom", name="Tea", encrypted=True)

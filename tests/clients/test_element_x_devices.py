@@ -13,8 +13,8 @@ import pytest
 
 from tests.clients import phones
 from tests.clients.js_client import JsPerson
+from tests.clients.pages import TERMS, browser
 from tests.clients.phones import Phone
-from tests.clients.test_account_pages import TERMS, browser
 from tests.helpers import certificates, proxies
 from tests.helpers.server import RunningServer, free_port, start
 
@@ -73,7 +73,7 @@ async def test_a_device_is_logged_in_by_a_qr_code(
     """The user enters the check code of the one that scans on the one that shows it."""
     phone, tablet = Phone(secure, tmp_path), Phone(secure, tmp_path)
     async with (
-        browser(secure, "nadia", "any-certificate") as window,
+        browser(secure.url, "nadia", "any-certificate") as window,
         phone.app() as old,
         tablet.app() as new,
     ):
@@ -101,7 +101,7 @@ async def test_a_device_goes_on_when_its_token_has_ended_and_logs_out(
     secure: RunningServer, tmp_path: Path
 ) -> None:
     phone = Phone(secure, tmp_path)
-    async with browser(secure, "otto", "any-certificate") as window, phone.app() as app:
+    async with browser(secure.url, "otto", "any-certificate") as window, phone.app() as app:
         await phone.log_in(app, window, is_new=True)
         room = await app.ask("createRoom", name="Tea", encrypted=True)
         first = (await app.ask("session"))["user"]["access_token"]

@@ -1,25 +1,13 @@
 """The engine of Element X in rooms: what happens in a timeline, and the list of many rooms."""
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.clients import phones
 from tests.clients.js_client import JsPerson
 from tests.clients.phones import two
-from tests.clients.test_account_pages import TERMS
-from tests.helpers.server import RunningServer, start
+from tests.helpers.server import RunningServer
 
 pytestmark = phones.MARKS
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on which anybody can register."""
-    running = start(tmp_path_factory.mktemp("rooms"), registration="open", terms=TERMS)
-    yield running
-    running.stop()
 
 
 async def said(who: JsPerson, other: JsPerson, room: str, body: str) -> str:

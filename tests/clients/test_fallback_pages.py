@@ -3,26 +3,16 @@
 Script and content security policy are real: what the policy forbids appears in the console.
 """
 
-import contextlib
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.clients import js_client, nio_client
 from tests.clients.js_client import JsPerson
+from tests.clients.pages import PASSWORD, browser
 
 LOGIN = "/_matrix/static/client/login/"
-PASSWORD = nio_client.PASSWORD
-
-
-@contextlib.asynccontextmanager
-async def browser(server: str) -> AsyncIterator[JsPerson]:
-    """Chromium with an empty page; what it fetches by `api` goes to this server."""
-    async with js_client.person(server, "alice", "pages.mjs", js_client.chromium()) as someone:
-        yield someone
 
 
 async def api(window: JsPerson, path: str, token: str = "", **body: Any) -> dict[str, Any]:
@@ -52,7 +42,7 @@ async def log_in(window: JsPerson, password: str = PASSWORD) -> None:
 
 @pytest.mark.parametrize("path", [LOGIN, "/matrix/client/api/v1/login/fallback"])
 async def test_a_client_that_waits_for_it_gets_the_log_in(server: str, path: str) -> None:
-    async with browser(server) as window:
+    async with browser(server, "alice") as window:
         await register(window)
         waiting = "window.matrixLogin = { onLogin: (response) => { window.handed = response; } };"
         query = "?device_id=OVEN&initial_device_display_name=The%20oven&refresh_token=true"
@@ -73,7 +63,7 @@ async def test_a_client_that_waits_for_it_gets_the_log_in(server: str, path: str
 async def test_a_client_may_say_after_the_page_has_loaded_where_to(
     server: str, function: str
 ) -> None:
-    async with browser(server) as window:
+    async with browser(server, "alice") as window:
         await register(window)
         await window.ask("open", url=server + LOGIN)
         script = f"void (window.{function} = (response) => {{ window.handed = response; }})"
@@ -88,7 +78,7 @@ async def test_a_client_may_say_after_the_page_has_loaded_where_to(
 
 
 async def test_a_wrong_password_is_told_and_can_be_corrected(server: str) -> None:
-    async with browser(server) as window:
+    async with browser(server, "alice") as window:
         await register(window)
         await window.ask("open", url=server + LOGIN)
 
@@ -102,7 +92,7 @@ async def test_a_wrong_password_is_told_and_can_be_corrected(server: str) -> Non
 
 
 async def test_a_stage_completed_on_a_page_is_told_to_the_client(server: str) -> None:
-    async with browser(server) as window:
+    async with browser(server, "alice") as window:
         await window.ask("open", url=server)
         challenge = await api(window, "register", username=window.name)
         session = challenge["session"]
@@ -125,7 +115,7 @@ async def test_a_stage_completed_on_a_page_is_told_to_the_client(server: str) ->
     ["/", LOGIN, "/_matrix/client/v3/auth/m.login.registration_token/fallback/web?session=x"],
 )
 async def test_a_page_fits_on_a_small_telephone(server: str, path: str, tmp_path: Path) -> None:
-    async with browser(server) as window:
+    async with browser(server, "alice") as window:
         await window.ask("resize", width=320, height=480)
         await window.ask("open", url=server + path)
 

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.clients.bridges import SECONDS, Chat, installed, running
+from tests.clients.bridges import INSTALL_SECONDS, SECONDS, Chat, installed
 from tests.helpers import server
 from tests.helpers.live import Person
+from tests.helpers.programs import running
+
+pytestmark = pytest.mark.timeout(INSTALL_SECONDS)
 
 
 @pytest.fixture(scope="session")

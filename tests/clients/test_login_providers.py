@@ -3,41 +3,28 @@
 The provider is the example of zitadel/oidc, a process of its own with pages of its own.
 """
 
-import contextlib
 import json
 import os
-import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from tests.clients import js_client
 from tests.clients.js_client import JsPerson
-from tests.clients.test_account_pages import check_accessible
-from tests.helpers.scripted_server import wait_for
-from tests.helpers.server import RunningServer, free_port, launch, wait_until_it_answers
+from tests.clients.pages import browser, check_accessible
+from tests.helpers import programs
+from tests.helpers.server import RunningServer, free_port, start
 
 PROGRAM = Path(sys.prefix) / "oidc" / "server"
 PASSWORD = "verysecure"
 SECRET = "secret"
 NAME = "Keycloak & co."
-CLIENT = "app.test.client://in"
 
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="the provider needs Go 1.26 or later")
-
-
-@dataclass(frozen=True)
-class House:
-    """A server, and the provider that it knows."""
-
-    server: RunningServer
-    issuer: str
 
 
 def users(names: tuple[str, ...]) -> dict[str, Any]:
@@ -57,7 +44,7 @@ def users(names: tuple[str, ...]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Start both; each knows the address of the other."""
     folder = tmp_path_factory.mktemp("house")
     port, own_port = free_port(), free_port()
@@ -69,46 +56,16 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         "USERS_FILE": str(folder / "users.json"),
         "REDIRECT_URI": f"{url}/_homebody/sign-on/callback/zitadel",
     }
-    with (folder / "provider.log").open("wb") as log:
-        process = subprocess.Popen([PROGRAM], env=environ, stdout=log, stderr=log)
     table = (
         f'{{id="zitadel", name="{NAME}", issuer="{issuer}", client_id="web",'
         f' client_secret="{SECRET}", registration="open"}}'
     )
-    launched = launch(
-        folder,
-        oidc_providers=f"[{table}]",
-        public_url=url,
-        bind=f"127.0.0.1:{own_port}",
-    )
-    running = RunningServer(launched.process, f"http://127.0.0.1:{own_port}", launched.log)
-    try:
-        wait_until_it_answers(running)
-        wait_for(lambda: responds(f"{issuer}.well-known/openid-configuration"), "the provider")
-        yield House(running, issuer)
-    finally:
-        process.kill()
-        process.wait()
+    settings = {"oidc_providers": f"[{table}]", "public_url": url}
+    with programs.running([PROGRAM], port, folder / "provider.log", env=environ):
+        running = start(folder, **settings, bind=f"127.0.0.1:{own_port}")
+        running.url = url  # to whose name the provider sends browsers back
+        yield running
         running.stop()
-
-
-def responds(url: str) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(url) as answer:  # noqa: S310 - http
-        return bool(answer.status == 200)
-    return False
-
-
-@contextlib.asynccontextmanager
-async def browser(house: House, name: str, *options: str) -> AsyncIterator[JsPerson]:
-    """Chromium with an empty page."""
-    program = ("pages.mjs", js_client.chromium(), *options)
-    async with js_client.person(public(house), name, *program) as someone:
-        yield someone
-
-
-def public(house: House) -> str:
-    """The URL of the server: the provider sends browsers back to this name."""
-    return house.server.url.replace("127.0.0.1", "localhost")
 
 
 async def log_in_there(window: JsPerson, name: str) -> None:
@@ -118,9 +75,9 @@ async def log_in_there(window: JsPerson, name: str) -> None:
     await window.ask("press", button="Login")
 
 
-async def register(window: JsPerson, house: House, name: str) -> None:
+async def register(window: JsPerson, house: RunningServer, name: str) -> None:
     """Log in for the first time, and choose a name."""
-    await window.ask("open", url=f"{public(house)}/_homebody/login")
+    await window.ask("open", url=f"{house.url}/_homebody/login")
     await window.ask("follow", link=f"Log in with {NAME}")
     await log_in_there(window, name)
     await window.ask("waitFor", text=f"Your first login with {NAME}")
@@ -139,14 +96,14 @@ def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("name", "options"), [("maria", ()), ("nina", ("no-script",))])
 async def test_a_person_registers_by_a_login_and_comes_back(
-    house: House, name: str, options: tuple[str, ...]
+    house: RunningServer, name: str, options: tuple[str, ...]
 ) -> None:
-    async with browser(house, name, *options) as window:
+    async with browser(house.url, name, *options) as window:
         await register(window, house, name)
         shown = await window.ask("text")
         await window.ask("press", button="Log out")
         await window.ask("waitFor", text="You are logged out")
-        await window.ask("open", url=f"{public(house)}/_homebody/login")
+        await window.ask("open", url=f"{house.url}/_homebody/login")
         await window.ask("follow", link=f"Log in with {NAME}")
         await log_in_there(window, name)
         await window.ask("waitFor", text="Your account")
@@ -158,10 +115,10 @@ async def test_a_person_registers_by_a_login_and_comes_back(
         assert await window.ask("faults") == []
 
 
-async def test_a_client_gets_its_token_once_the_person_agrees(house: House) -> None:
-    url = f"{public(house)}/catch?x=y"
-    redirect = f"{public(house)}/_matrix/client/v3/login/sso/redirect/zitadel"
-    async with browser(house, "olga") as window:
+async def test_a_client_gets_its_token_once_the_person_agrees(house: RunningServer) -> None:
+    url = f"{house.url}/catch?x=y"
+    redirect = f"{house.url}/_matrix/client/v3/login/sso/redirect/zitadel"
+    async with browser(house.url, "olga") as window:
         await window.ask("open", url=f"{redirect}?redirectUrl={quote(url, safe='')}")
         await log_in_there(window, "olga")
         await window.ask("fill", label="User name", text="olga")
@@ -174,14 +131,14 @@ async def test_a_client_gets_its_token_once_the_person_agrees(house: House) -> N
 
     token = place.partition("loginToken=")[2]
     body = {"type": "m.login.token", "token": token}
-    session = post(f"{public(house)}/_matrix/client/v3/login", body)
+    session = post(f"{house.url}/_matrix/client/v3/login", body)
     assert place.startswith(f"{url}&loginToken=")
     assert session["user_id"] == "@olga:localhost"
 
 
-async def test_the_pages_are_accessible(house: House) -> None:
-    async with browser(house, "pia") as window:
-        await window.ask("open", url=f"{public(house)}/_homebody/login")
+async def test_the_pages_are_accessible(house: RunningServer) -> None:
+    async with browser(house.url, "pia") as window:
+        await window.ask("open", url=f"{house.url}/_homebody/login")
         await check_accessible(window)
         await window.ask("follow", link=f"Log in with {NAME}")
         await log_in_there(window, "pia")

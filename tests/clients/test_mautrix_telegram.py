@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.clients.bridges import Chat, installed, running
+from tests.clients.bridges import INSTALL_SECONDS, Chat, installed
 from tests.helpers import server
 from tests.helpers.live import Person
+from tests.helpers.programs import running
 
 BOT = "@telegrambot:localhost"
+
+pytestmark = pytest.mark.timeout(INSTALL_SECONDS)
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +65,7 @@ def bridged(python: Path, folder: Path) -> Iterator[server.RunningServer]:
         folder, appservices=f'["{registration}"]', bind=f"127.0.0.1:{own_port}", public_url=url
     )
     try:
-        with running(bridge, port, folder / "bridge.log", folder):
+        with running(bridge, port, folder / "bridge.log", cwd=folder):
             yield homeserver
     finally:
         homeserver.stop()

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import re
-import socket
-import subprocess
 import threading
 import time
 import urllib.error
@@ -18,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import server
-from tests.helpers.server import ROOT, RunningServer
-
-START_SECONDS = 10.0
+from tests.helpers import proxies, server
+from tests.helpers.server import RunningServer
 
 
 @pytest.fixture
@@ -40,36 +34,12 @@ def nginx(behind: RunningServer, tmp_path: Path) -> Iterator[tuple[str, str]]:
     certificates, port 443, and the server's own port.
     """
     matrix, root = server.free_port(), server.free_port()
-    blocks = re.search(r"```nginx\n(.*?)```", (ROOT / "docs" / "proxy.md").read_text(), re.DOTALL)
-    assert blocks is not None
-    text = blocks.group(1).replace("http://127.0.0.1:8008", behind.url)
+    text = proxies.of_page("nginx").replace("http://127.0.0.1:8008", behind.url)
     text = text.replace("listen [::]:443 ssl;", "")
     for port in (matrix, root):
         text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port};", 1)
-    config = tmp_path / "nginx.conf"
-    user = "user root;" if os.geteuid() == 0 else ""  # or its workers could not write bodies here
-    config.write_text(
-        f"{user} daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log;\n"
-        "events {}\n"
-        f"http {{ access_log off; client_body_temp_path {tmp_path}/body;\n"
-        f"proxy_temp_path {tmp_path}/proxy; fastcgi_temp_path {tmp_path}/fastcgi;\n"
-        f"uwsgi_temp_path {tmp_path}/uwsgi; scgi_temp_path {tmp_path}/scgi;\n{text}}}\n"
-    )
-    with subprocess.Popen(["nginx", "-e", f"{tmp_path}/nginx.log", "-c", str(config)]) as process:
-        wait_for(matrix)
+    with proxies.nginx_with(tmp_path, text, matrix):
         yield f"http://127.0.0.1:{matrix}", f"http://127.0.0.1:{root}"
-        process.terminate()
-
-
-def wait_for(port: int) -> None:
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1):
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("nginx did not start")
 
 
 def ask(url: str, body: Any = None, token: str = "", data: bytes | None = None) -> Any:

@@ -7,19 +7,18 @@ to come back, as clients on desktops do.
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trustme
 
-from tests.clients import js_client, nio_client
+from tests.clients import js_client
 from tests.clients.js_client import JsPerson
-from tests.clients.test_account_pages import TERMS, browser, check_accessible
-from tests.helpers.server import RunningServer, start
+from tests.clients.pages import PASSWORD, browser, callback, check_accessible, sign_up
+from tests.helpers.server import RunningServer
 
-PASSWORD = nio_client.PASSWORD
 WEB = "https://app.example.com/callback"
 METADATA: dict[str, Any] = {
     "client_name": "Example",
@@ -28,14 +27,6 @@ METADATA: dict[str, Any] = {
     "application_type": "native",
     "policy_uri": "https://example.com/policy",
 }
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server on which anybody can register, with rules."""
-    running = start(tmp_path_factory.mktemp("oauth"), registration="open", terms=TERMS)
-    yield running
-    running.stop()
 
 
 @contextlib.asynccontextmanager
@@ -48,24 +39,6 @@ async def client(
         yield program
 
 
-@contextlib.asynccontextmanager
-async def callback(certificate: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Where the browser comes back to."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        body = b"<!doctype html><title>Back</title><main>Welcome back</main>"
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
-        writer.write(head.encode() + body)
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=certificate)
-    port = server.sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/callback"
-    server.close()
-
-
 async def returned(window: JsPerson, mode: str) -> dict[str, str]:
     """Return what the client gets by the address to which the browser has come back."""
     await window.ask("waitFor", text="Welcome back")
@@ -75,16 +48,6 @@ async def returned(window: JsPerson, mode: str) -> dict[str, str]:
     assert set(given.values()) == {""}
     assert found.pop("state") == "some state"
     return found
-
-
-async def sign_up(window: JsPerson) -> None:
-    """Fill in the page for new users."""
-    await window.ask("fill", label="User name", text=window.name)
-    await window.ask("fill", label="New password", text=PASSWORD)
-    await window.ask("fill", label="The password again", text=PASSWORD)
-    await window.ask("check", label="I agree to them")
-    await window.ask("press", button="Create my account")
-    await window.ask("waitFor", text="Let Example in?")
 
 
 async def log_in(window: JsPerson) -> None:
@@ -99,7 +62,7 @@ async def log_in(window: JsPerson) -> None:
 async def test_a_new_user_signs_up_and_in(
     house: RunningServer, options: tuple[str, ...], mode: str
 ) -> None:
-    async with client(house) as program, browser(house, "maria", *options) as window:
+    async with client(house) as program, browser(house.url, "maria", *options) as window:
         async with callback() as uri:
             link = await program.ask("link", redirectUri=uri, mode=mode, prompt="create")
             await window.ask("open", url=link)
@@ -117,7 +80,7 @@ async def test_a_new_user_signs_up_and_in(
 
 
 async def test_a_user_logs_in_and_refuses(house: RunningServer) -> None:
-    async with client(house) as program, browser(house, "maria") as window, callback() as uri:
+    async with client(house) as program, browser(house.url, "maria") as window, callback() as uri:
         link = await program.ask("link", redirectUri=uri, mode="query", prompt="create")
         await window.ask("open", url=link)
         await sign_up(window)
@@ -132,7 +95,7 @@ async def test_a_user_logs_in_and_refuses(house: RunningServer) -> None:
 async def test_a_browser_that_is_logged_in_is_known_when_it_comes_from_another_site(
     house: RunningServer,
 ) -> None:
-    async with client(house) as program, browser(house, "maria") as window, callback() as uri:
+    async with client(house) as program, browser(house.url, "maria") as window, callback() as uri:
         link = await program.ask("link", redirectUri=uri, mode="query", prompt="create")
         await window.ask("open", url=link)
         await sign_up(window)
@@ -146,7 +109,7 @@ async def test_a_browser_that_is_logged_in_is_known_when_it_comes_from_another_s
 
 @pytest.mark.parametrize("options", [(), ("no-script",)])
 async def test_a_device_is_let_in(house: RunningServer, options: tuple[str, ...]) -> None:
-    async with client(house) as program, browser(house, "maria", *options) as window:
+    async with client(house) as program, browser(house.url, "maria", *options) as window:
         async with callback() as uri:
             link = await program.ask("link", redirectUri=uri, mode="query", prompt="create")
             await window.ask("open", url=link)
@@ -173,7 +136,7 @@ async def test_a_web_client_that_was_let_in_before_goes_on_without_a_question(
     web = {"redirect_uris": [WEB], "application_type": "web"}
     async with client(house, METADATA | web) as program, callback(context) as uri:
         away = f"away={urlsplit(uri).netloc}"
-        async with browser(house, "maria", *options, away) as window:
+        async with browser(house.url, "maria", *options, away) as window:
             link = await program.ask("link", redirectUri=WEB, mode="fragment", prompt="create")
             await window.ask("open", url=link)
             await sign_up(window)
@@ -210,7 +173,7 @@ async def test_two_devices_meet(house: RunningServer) -> None:
 
 
 async def test_the_pages_are_accessible(house: RunningServer) -> None:
-    async with client(house) as program, browser(house, "maria") as window, callback() as uri:
+    async with client(house) as program, browser(house.url, "maria") as window, callback() as uri:
         link = await program.ask("link", redirectUri=uri, mode="query", prompt="create")
         await window.ask("open", url=link)
         await check_accessible(window)

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -21,6 +21,7 @@ import pytest
 import requests
 
 from tests.helpers.server import RunningServer, start
+from tests.helpers.waiting import wait_for
 
 FAIL: Final = {
     # communities ended with Synapse 1.61; it answers 404 as well
@@ -262,9 +263,9 @@ def _history(synadm: Synadm, _admin: Client, alice: Client) -> None:
     purge_id = synadm.json("history", "purge", room_id, "-i", events[1], "--delete-local")[
         "purge_id"
     ]
-    _wait(lambda: synadm.json("history", "purge-status", purge_id)["status"] == "complete")
+    wait_for(lambda: synadm.json("history", "purge-status", purge_id)["status"] == "complete")
     wanted = synadm.json("user", "redact", alice.user_id, "-r", room_id, "-l", "10")["redact_id"]
-    _wait(lambda: synadm.json("user", "redact-status", wanted)["status"] == "complete")
+    wait_for(lambda: synadm.json("user", "redact-status", wanted)["status"] == "complete")
 
     event = alice.ask("GET", f"{MATRIX}/rooms/{quote(room_id)}/event/{quote(events[2])}")
     assert event["content"] == {}
@@ -315,7 +316,7 @@ def _endings(synadm: Synadm, admin: Client, alice: Client) -> None:
 
     synadm.run("room", "delete", first, "-u", admin.user_id, "-n", "New", "-m", "It ends.")
     status = ("room", "delete-status", "-r", first)
-    _wait(lambda: synadm.json(*status)["results"][0]["status"] == "complete")
+    wait_for(lambda: synadm.json(*status)["results"][0]["status"] == "complete")
     result = synadm.json(*status)["results"][0]["shutdown_room"]
     assert result["kicked_users"] == [alice.user_id]
     assert result["new_room_id"].startswith("!")
@@ -324,7 +325,7 @@ def _endings(synadm: Synadm, admin: Client, alice: Client) -> None:
     assert empty in synadm.run("room", "purge-empty", "--dry-run")
     synadm.run("room", "purge-empty")  # with --v1 it asks to keep them
     status = ("room", "delete-status", "-r", empty)
-    _wait(lambda: synadm.json(*status)["results"][0]["status"] == "complete")
+    wait_for(lambda: synadm.json(*status)["results"][0]["status"] == "complete")
     left = {it["room_id"] for it in synadm.json("room", "list")["rooms"]}
     assert (first in left, second in left, empty in left) == (False, False, False)
 
@@ -342,10 +343,3 @@ def _endings(synadm: Synadm, admin: Client, alice: Client) -> None:
 
 def _names(synadm: Synadm, *options: str) -> set[str]:
     return {it["name"] for it in synadm.json("user", "list", *options)["users"]}
-
-
-def _wait(is_so: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.2)

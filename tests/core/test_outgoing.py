@@ -12,8 +12,8 @@ from homebody.storage.database import Database
 from homebody.web import Application
 from tests.conftest import Login
 from tests.helpers.remote import Remotes
-from tests.helpers.scripted_server import wait_for
 from tests.helpers.shared_rooms import shared_room
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 MESSAGES, DEVICES, KEYS = "m.direct_to_device", "m.device_list_update", "m.signing_key_update"

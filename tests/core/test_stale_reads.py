@@ -23,8 +23,9 @@ from homebody.errors import UiaRequiredError
 from homebody.storage.database import Database
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
-from tests.helpers.deliveries import delivering, wait_until, waiting
+from tests.helpers.deliveries import delivering, waiting
 from tests.helpers.rooms import refusal
+from tests.helpers.waiting import wait_for
 
 ALICE = "@alice:localhost"
 SECONDS = 20.0
@@ -249,7 +250,7 @@ def test_a_pusher_that_was_set_anew_is_not_the_one_that_a_gateway_rejected(
     with gateway(lambda: set_pusher(moved)) as url, delivering(app):
         set_pusher(url)
         alice.send(room_id)
-        wait_until(lambda: not waiting(app))
+        wait_for(lambda: not waiting(app))
 
     (kept,) = bob.get("pushers").get_json()["pushers"]
     assert kept["data"]["url"] == moved

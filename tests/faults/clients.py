@@ -7,8 +7,7 @@ import itertools
 import json
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,11 +241,3 @@ def failures(data_dir: Path) -> int:
     with database(data_dir) as connection:
         (tries,) = connection.execute("SELECT max(tries) FROM outbox").fetchone()
         return tries or 0
-
-
-def wait_until(is_so: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-    """Wait until a condition holds. Raises AssertionError after too long."""
-    until = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < until, what
-        time.sleep(0.02)

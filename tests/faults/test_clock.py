@@ -21,6 +21,7 @@ from tests.faults.clients import Follower, Person
 from tests.faults.clock import Clock
 from tests.faults.conftest import Start
 from tests.helpers import bridge
+from tests.helpers.waiting import wait_for
 
 LIMITS = {
     "rate_limits": "true",
@@ -141,7 +142,7 @@ def test_what_is_to_be_delivered_does_not_wait_for_the_hour_to_come_again(
         alice = Person(running, "alice")
         irc.answers["transactions"] = (500, {})
         room_id = alice.create_room()
-        clients.wait_until(lambda: clients.failures(tmp_path) >= 2, "the bridge was not told")
+        wait_for(lambda: clients.failures(tmp_path) >= 2, "a failed delivery")
 
         clock.set(-1)
         del irc.answers["transactions"]

@@ -31,6 +31,7 @@ from tests.faults import clients
 from tests.faults.clients import Answer, Person, Sender
 from tests.helpers import bridge, server
 from tests.helpers.server import RunningServer
+from tests.helpers.waiting import wait_for
 from tests.server.test_startup import complaint
 
 UNAVAILABLE = {"errcode": "M_UNKNOWN", "error": "The server cannot write at the moment"}
@@ -230,7 +231,7 @@ def test_a_server_with_deliveries_stops_in_peace_while_its_disk_is_full(disk: Di
         with ended(disk.start(appservices=f'["{bridge.write(disk.data_dir, told)}"]')) as running:
             alice = Person(running, "alice")
             alice.create_room()
-            clients.wait_until(lambda: clients.failures(disk.data_dir), "the bridge was not told")
+            wait_for(lambda: clients.failures(disk.data_dir), "a failed delivery")
 
             disk.fill()
             asked = len(irc.asked("/transactions/"))

@@ -23,6 +23,7 @@ from tests.faults.conftest import Start
 from tests.helpers import bridge
 from tests.helpers.bridge import Bridge
 from tests.helpers.server import RunningServer
+from tests.helpers.waiting import wait_for
 
 SENDERS = 4
 
@@ -127,7 +128,7 @@ def wait_for_the_bridge(data_dir: Path, irc: Bridge) -> None:
         with clients.database(data_dir) as connection:
             return connection.execute("SELECT 1 FROM outbox LIMIT 1").fetchone() is None
 
-    clients.wait_until(is_empty, "the outbox is not emptied")
+    wait_for(is_empty, "the end of the outbox")
     transactions: dict[str, list[str]] = {}
     told: dict[str, None] = {}
     for call in irc.asked("/transactions/"):

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,6 +20,7 @@ import pytest
 from tests.faults import clients
 from tests.faults.clients import GONE, Person
 from tests.faults.conftest import Start
+from tests.helpers.waiting import wait_for
 
 DELAYED = "/_matrix/client/v1/delayed_events"
 SETTINGS = {"delayed_events__max_scheduled": "10000"}
@@ -54,18 +55,15 @@ class Scheduler(threading.Thread):
                     if answer.status == 200:
                         self.cancelled.add(name)
                         self.scheduled.pop(name)
+                elif number % 4 == 1:  # refused if it was sent meanwhile
+                    self.person.request("POST", f"{DELAYED}/{delay_id}/restart", {})
             except GONE:
                 return
             self.in_doubt = set()
 
 
-def until(what: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.05)
-    return what()
+def have_scheduled(some: list[Scheduler], count: int) -> bool:
+    return sum(len(it.scheduled) for it in some) >= count
 
 
 def sent(person: Person, room_id: str) -> Counter[str]:
@@ -100,18 +98,21 @@ def test_a_scheduled_event_is_sent_once_whenever_the_server_is_killed(
         some = [Scheduler(alice, room_id, f"r{number}t{it}") for it in range(3)]
         for it in some:
             it.start()
-        time.sleep(random.uniform(0.2, 0.9))  # noqa: S311 - any moment will do
+        enough = random.randrange(20, 100)  # noqa: S311 - any moment will do
+        wait_for(partial(have_scheduled, some, enough), "enough events")
         running.kill()
         for it in some:
             it.join(clients.SECONDS)
+            assert not it.is_alive()
             wanted |= it.scheduled.keys() - it.in_doubt
             never |= it.cancelled
             perhaps |= it.in_doubt
         assert clients.problems(tmp_path) == []
         alice.server = running = start(**SETTINGS)
 
-    assert len(wanted) > 10 * rounds
-    assert until(lambda: wanted <= sent(alice, room_id).keys(), clients.SECONDS)
+    wait_for(
+        lambda: wanted <= sent(alice, room_id).keys(), lambda: wanted - set(sent(alice, room_id))
+    )
     time.sleep(LATEST)  # for what should not come
     found = sent(alice, room_id)
     assert set(found.values()) == {1}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +16,7 @@ from tests.helpers import server as real_server
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
 from tests.helpers.server import RunningServer
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 LARGE = 1500
@@ -62,13 +62,6 @@ def members_of(room: RemoteRoom) -> dict[str, str]:
     return {key[1]: it.event_id for key, it in room.state.items() if key[0] == "m.room.member"}
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    until = time.monotonic() + WAIT_SECONDS
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
 @pytest.mark.timeout(300)
 def test_the_next_process_learns_the_members(
     app: Application, remote: Remotes, login: Login, tmp_path: Path
@@ -96,7 +89,7 @@ def test_the_next_process_learns_the_members(
     running = start(remote, tmp_path)
     client = Client(running, alice.access_token)
     try:
-        wait_until(lambda: client.has_room(room.id))
+        wait_for(lambda: client.has_room(room.id), "the room", WAIT_SECONDS)
         assert client.members(room.id) == members_of(room)
         page = client.ask("GET", f"rooms/{quote(room.id)}/messages?dir=b&limit=1")["chunk"]
         assert [it["content"].get("body") for it in page] == ["meanwhile"]

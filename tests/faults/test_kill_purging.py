@@ -22,6 +22,7 @@ from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers import server as real_server
 from tests.helpers.server import RunningServer
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 ADMIN = "/_synapse/admin"
@@ -49,11 +50,9 @@ class Tool:
 
     def ended(self, path: str) -> Json:
         """Return the status of a task that has ended."""
-        until = time.monotonic() + WAIT_SECONDS
-        while (status := self.ask("GET", path))["status"] not in {"complete", "failed"}:
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        return status
+        ends = {"complete", "failed"}
+        wait_for(lambda: self.ask("GET", path)["status"] in ends, path, WAIT_SECONDS)
+        return self.ask("GET", path)
 
 
 def say(database: Database, room_id: str, sender: str, count: int) -> list[str]:

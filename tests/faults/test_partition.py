@@ -7,9 +7,8 @@ Protects background/federation/pool.py (a request that hangs holds up no other) 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -19,6 +18,7 @@ from tests.helpers import network as networks
 from tests.helpers.far_network import FarNetwork
 from tests.helpers.live import Person
 from tests.helpers.network import Network
+from tests.helpers.waiting import wait_for
 
 CUT_SECONDS = 8.0
 AGREED_WITHIN_SECONDS = 60.0
@@ -59,13 +59,6 @@ def set_topic(person: Person, room_id: str, topic: str) -> None:
     person.ask("PUT", path, {"topic": topic})
 
 
-def wait_until(is_so: Callable[[], Any], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.2)
-
-
 def test_both_sides_go_on_while_packets_are_lost_and_agree_afterwards(
     far: FarNetwork, servers: Network
 ) -> None:
@@ -76,7 +69,11 @@ def test_both_sides_go_on_while_packets_are_lost_and_agree_afterwards(
     bob.ask("POST", f"/join/{quote(room_id)}?via=a.test")
     levels = {"users": {alice.user_id: 100, bob.user_id: 50}}
     alice.ask("PUT", f"/rooms/{quote(room_id)}/state/m.room.power_levels", levels)
-    wait_until(lambda: state(alice, room_id) == state(bob, room_id), AGREED_WITHIN_SECONDS)
+    wait_for(
+        lambda: state(alice, room_id) == state(bob, room_id),
+        "the same state",
+        AGREED_WITHIN_SECONDS,
+    )
 
     far.cut()
     said: set[str] = set()
@@ -97,7 +94,13 @@ def test_both_sides_go_on_while_packets_are_lost_and_agree_afterwards(
     assert not heard
     assert longest_s < LONGEST_SECONDS
     said.add("is anybody there?")
-    wait_until(
-        lambda: messages(alice, room_id) == messages(bob, room_id) == said, AGREED_WITHIN_SECONDS
+    wait_for(
+        lambda: messages(alice, room_id) == messages(bob, room_id) == said,
+        "all messages",
+        AGREED_WITHIN_SECONDS,
     )
-    wait_until(lambda: state(alice, room_id) == state(bob, room_id), AGREED_WITHIN_SECONDS)
+    wait_for(
+        lambda: state(alice, room_id) == state(bob, room_id),
+        "the same state",
+        AGREED_WITHIN_SECONDS,
+    )

@@ -23,6 +23,7 @@ from tests.faults import clients
 from tests.faults.clients import Answer, Follower, Person, Sender
 from tests.faults.conftest import Start
 from tests.helpers import server
+from tests.helpers.waiting import wait_for
 
 SENDERS = 8
 PARKED = 50
@@ -110,7 +111,7 @@ def test_ctrl_c_ends_a_server_without_a_word(start: Start) -> None:
 @pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1, 0.3, 0.6])
 def test_ctrl_c_ends_a_server_that_is_about_to_start(tmp_path: Path, seconds: float) -> None:
     running = server.launch(tmp_path)
-    clients.wait_until(lambda: workers(running.process.pid), "no worker was forked")
+    wait_for(lambda: workers(running.process.pid), "a worker")
     time.sleep(seconds)
 
     began = time.monotonic()
@@ -125,7 +126,7 @@ def test_ctrl_c_ends_a_server_that_is_about_to_start(tmp_path: Path, seconds: fl
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15])
 def test_ctrl_c_ends_the_checks_before_a_start(tmp_path: Path, seconds: float) -> None:
     running = server.launch(tmp_path)
-    clients.wait_until((tmp_path / "homebody.lock").exists, "the checks did not begin")
+    wait_for((tmp_path / "homebody.lock").exists, "the beginning of the checks")
     time.sleep(seconds)
 
     os.killpg(running.process.pid, signal.SIGINT)

@@ -11,7 +11,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -144,14 +144,6 @@ class Process:
     def is_calm(self) -> bool:
         """Return whether no other client is connected and no request waits."""
         return self.metric("connections") == 1 and self.metric("waiting_requests") == 0
-
-
-def wait_until(is_so: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until a condition holds. Raises AssertionError after too long."""
-    until = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < until, is_so
-        time.sleep(0.05)
 
 
 class Watch:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,12 +12,10 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import requests
 from PIL import Image
 
-from tests.faults_clients import clients
 from tests.faults_clients.clients import Person, Process, Watch
-from tests.helpers.server import ROOT, free_port
+from tests.helpers import web_server
 
 MEDIA: Final = "/_matrix/client/v1/media"
 SVG: Final = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script/></svg>'
@@ -164,23 +160,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("site")
     for number, name in enumerate(NAMES):
         (folder / f"{number}.png").write_bytes(BOMBS[name][0]())
-    port = free_port()
-    command = [sys.executable, "-m", "tests.helpers.web_server", str(port), str(folder)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        clients.wait_until(lambda: _answers(address))
-        yield address
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _answers(address: str) -> bool:
-    try:
-        return requests.get(f"{address}/count?of=/", timeout=1).ok
-    except requests.ConnectionError:
-        return False
+    with web_server.running(folder) as url:
+        yield url
 
 
 def test_a_bomb_does_no_harm_in_the_preview_of_a_link(alice: Person, site: str) -> None:

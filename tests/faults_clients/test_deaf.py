@@ -14,6 +14,7 @@ from tests.faults_clients import clients
 from tests.faults_clients.clients import V3, Person, Process, Watch
 from tests.faults_clients.impatient import MAX_UNTAKEN_BYTES, SECONDS
 from tests.helpers.server import RunningServer
+from tests.helpers.waiting import wait_for
 
 DOWNLOAD = "/_matrix/client/v1/media/download/localhost"
 
@@ -71,7 +72,7 @@ def test_answers_that_nobody_takes_have_a_limit_together(
     # Protects server/connection.py: the loop in Backlog.add that closes the slowest; without it all
     # responses stay in memory, 9 MB each.
     process = Process(hasty)
-    clients.wait_until(process.is_calm)
+    wait_for(process.is_calm)
     descriptors = process.descriptors()
 
     with contextlib.ExitStack() as still_open, Watch(process) as watch:
@@ -79,11 +80,11 @@ def test_answers_that_nobody_takes_have_a_limit_together(
             still_open.enter_context(ask(hasty, f"{V3}/sync?number={number}", deaf.token))
             for number in range(count)  # else one would do the work for all
         ]
-        clients.wait_until(lambda: all(is_cut(client) for client in crowd), 120)
+        wait_for(lambda: all(is_cut(client) for client in crowd), seconds=120)
 
     assert watch.grown_bytes < MAX_UNTAKEN_BYTES + 280_000_000  # of answers that are being made
     assert clients.median(watch.waits) < 0.1
-    clients.wait_until(process.is_calm)
+    wait_for(process.is_calm)
     assert process.descriptors() <= descriptors + 3
 
 
@@ -93,16 +94,16 @@ def test_who_takes_nothing_is_given_up(
 ) -> None:
     # Protects server/connection.py: the timeout in Connection.setblocking, and its use in _send.
     process = Process(hasty)
-    clients.wait_until(process.is_calm)
+    wait_for(process.is_calm)
     descriptors = process.descriptors()
 
     with ask(hasty, f"{V3}/sync" if what == "sync" else film, deaf.token) as client:
         began = time.monotonic()
-        clients.wait_until(lambda: is_cut(client), 10)
+        wait_for(lambda: is_cut(client), seconds=10)
 
         assert SECONDS - 0.1 < time.monotonic() - began < SECONDS + 4
 
-    clients.wait_until(process.is_calm)
+    wait_for(process.is_calm)
     assert process.descriptors() <= descriptors + 3
 
 
@@ -140,7 +141,7 @@ def test_who_has_taken_some_of_it_stays_when_others_have_to_go(
         time.sleep(0.3)  # both responses have started
         taken = take(reader, 3_000_000)
         still_open.enter_context(ask(hasty, f"{V3}/sync?number=2", medium.token))
-        clients.wait_until(lambda: is_cut(sleeper), 0.7)
+        wait_for(lambda: is_cut(sleeper), seconds=0.7)
 
         taken += take(reader, 9_000_000 - taken)
 

@@ -11,6 +11,7 @@ import pytest
 from tests.faults_clients import clients
 from tests.faults_clients.clients import V3, Person, Process, Watch
 from tests.helpers.server import RunningServer
+from tests.helpers.waiting import wait_for
 
 GIGABYTE = 10**9
 PIECE = b" " * 2**20
@@ -75,4 +76,4 @@ def test_nothing_of_them_is_left_on_the_disk(server: RunningServer, alice: Perso
         send_all(client, is_chunked=True, reads=False)
 
     folder = server.log.parent / "media" / "incoming"
-    clients.wait_until(lambda: not list(folder.iterdir()))
+    wait_for(lambda: not list(folder.iterdir()))

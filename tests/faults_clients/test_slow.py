@@ -13,6 +13,7 @@ from tests.faults_clients import clients
 from tests.faults_clients.clients import V3, Process, Watch
 from tests.faults_clients.impatient import SECONDS
 from tests.helpers.server import RunningServer
+from tests.helpers.waiting import wait_for
 
 BODY = clients.head("POST", f"{V3}/login", Content_Length=1000)
 CHUNKED = clients.head("POST", f"{V3}/login", Transfer_Encoding="chunked") + b"3E8\r\n"
@@ -43,7 +44,7 @@ def test_who_sends_a_byte_a_second_is_given_up_and_keeps_nobody_waiting(
     # server/gunicorn_config.py, which applies from the last response to the end of the next head.
     clients.raise_descriptor_limit()
     process = Process(hasty)
-    clients.wait_until(process.is_calm)
+    wait_for(process.is_calm)
     descriptors = process.descriptors()
 
     with contextlib.ExitStack() as still_open:
@@ -55,7 +56,7 @@ def test_who_sends_a_byte_a_second_is_given_up_and_keeps_nobody_waiting(
 
     assert left == []
     assert clients.median(watch.waits) < 0.05
-    clients.wait_until(process.is_calm)
+    wait_for(process.is_calm)
     assert process.descriptors() <= descriptors + 3  # of the database's readers
 
 

@@ -13,6 +13,7 @@ import pytest
 from tests.faults_clients import clients
 from tests.faults_clients.clients import V3, Person, Process
 from tests.helpers.server import ROOT, RunningServer
+from tests.helpers.waiting import wait_for
 
 ABRUPTLY = struct.pack("ii", 1, 0)
 WAIT_OFTEN = """
@@ -23,6 +24,7 @@ monkey.patch_all()
 import socket
 from gevent import get_hub
 from homebody.runtime.event_loop import Waiter
+from tests.helpers.waiting import wait_for
 
 connection, client = socket.socketpair()
 loop = get_hub().loop
@@ -44,7 +46,7 @@ def park(process: Process, alice: Person, count: int) -> None:
             if number % 2:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABRUPTLY)
             client.sendall(clients.head("GET", path, alice.token))
-        clients.wait_until(lambda: process.metric("waiting_requests") == count, 60)
+        wait_for(lambda: process.metric("waiting_requests") == count, seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -57,19 +59,19 @@ def test_nothing_is_left_of_clients_that_vanish(server: RunningServer, count: in
     clients.raise_descriptor_limit()
     alice = Person(server, f"alice{count}")
     process = Process(server)
-    clients.wait_until(process.is_calm)
+    wait_for(process.is_calm)
     descriptors = process.descriptors()
     park(process, alice, count)
-    clients.wait_until(process.is_calm, 30)
+    wait_for(process.is_calm)
     after_one_round = process.memory_bytes()
 
     for _ in range(3):
         park(process, alice, count)
-        clients.wait_until(process.is_calm, 30)
+        wait_for(process.is_calm)
 
     assert process.descriptors() <= descriptors + 3
     most = after_one_round + 3_000_000 + count * 3 * 500  # a greenlet alone takes ten times that
-    clients.wait_until(lambda: process.memory_bytes() < most, 12)  # it is trimmed every 5 s
+    wait_for(lambda: process.memory_bytes() < most, seconds=20)  # it is trimmed every 5 s
 
 
 def test_a_wait_that_is_over_leaves_no_watcher() -> None:

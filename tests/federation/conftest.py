@@ -7,10 +7,8 @@ wrong itself. HOMEBODY_TEST_PEERS=homebody runs them between two homebodies.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
-import inspect
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -37,16 +35,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.federation)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run each test that is a coroutine in an event loop of its own."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = inspect.signature(pyfuncitem.obj).parameters
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
-    return True
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,10 +13,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
+from tests.helpers import waiting
+
 Json = dict[str, Any]
 AS_TOKEN = "as-secret"
 HS_TOKEN = "hs-secret"
-WAIT_SECONDS = 10.0
 
 
 class Call:
@@ -100,7 +101,7 @@ class Bridge:
     def wait_until(self, has_come: Any) -> None:
         """Wait until `has_come()`. Raises AssertionError after a timeout."""
         with self._changed:
-            assert self._changed.wait_for(has_come, WAIT_SECONDS), [it.path for it in self.calls]
+            assert self._changed.wait_for(has_come, waiting.SECONDS), [it.path for it in self.calls]
 
     def close(self) -> None:
         self._server.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,16 +19,21 @@ BOOT_SECONDS = 120.0
 STOP_SECONDS = 60.0
 
 
+def release() -> str:
+    """Return the code name of this machine's Debian, for which the package is built."""
+    return platform.freedesktop_os_release()["VERSION_CODENAME"]
+
+
 def mirror() -> str:
-    """Return the address from which this machine has its packages of Debian 12."""
+    """Return the address from which this machine has its packages."""
     listing = ["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)"]
     lines = subprocess.run(listing, check=True, capture_output=True, text=True).stdout.splitlines()
-    return next(line.split()[1] for line in lines if line.split()[0] == "bookworm")
+    return next(line.split()[1] for line in lines if line.split()[0] == release())
 
 
 def bootstrap(root: Path, packages: str) -> None:
-    """Make an empty Debian 12 with these packages, separated by commas."""
-    command = ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm"]
+    """Make an empty Debian with these packages, separated by commas."""
+    command = ["debootstrap", "--variant=minbase", f"--include={packages}", release()]
     subprocess.run([*command, str(root), mirror()], check=True, capture_output=True)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from homebody.core import outbox
 from homebody.web import Application
-
-SECONDS = 10.0
 
 
 @contextmanager
@@ -33,11 +30,3 @@ def tries(app: Application) -> int:
     with app.homeserver.database.read() as tx:
         (kind, destination), *_ = outbox.destinations(tx)
         return outbox.first(tx, kind, destination, 1)[0].tries
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Wait until `is_so()`. Raises AssertionError after a timeout."""
-    end = time.monotonic() + SECONDS
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)

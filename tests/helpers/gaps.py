@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -17,18 +16,10 @@ from homebody.web import Application
 from tests.conftest import Person
 from tests.helpers.remote import Remote
 from tests.helpers.remote_room import RemoteRoom
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 MISSING = "/get_missing_events/"
-SECONDS = 10
-
-
-def wait_for(look: Callable[[], Any]) -> Any:
-    until = time.monotonic() + SECONDS
-    while not (found := look()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return found
 
 
 def wait_until_done(app: Application) -> None:

@@ -10,13 +10,13 @@ import http.server
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.helpers.server import ROOT
+from tests.helpers.waiting import wait_for
 
 SECONDS = 10.0
 
@@ -38,11 +38,8 @@ class Gateway:
 
     def wait(self, until: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
         """Return all notifications, once `until` is true of them."""
-        end = time.monotonic() + SECONDS
-        while not until(told := self.told()):
-            assert time.monotonic() < end, told
-            time.sleep(0.02)
-        return told
+        wait_for(lambda: until(self.told()), self.told)
+        return self.told()
 
     def wait_for(self, event_id: str) -> dict[str, Any]:
         """Wait for the notification of an event and return it."""

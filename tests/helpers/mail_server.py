@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import re
 import secrets
-import smtplib
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -22,9 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.helpers import programs
 from tests.helpers.server import ROOT, free_port
-
-START_SECONDS = 10.0
 
 
 class Mailbox:
@@ -79,24 +76,8 @@ def running(folder: Path) -> Iterator[Mailbox]:
     """Run a mail server on a free port that stores its messages in this folder."""
     port = free_port()
     command = [sys.executable, "-m", "tests.helpers.mail_server", str(port), str(folder)]
-    process = subprocess.Popen(command, cwd=ROOT)
-    try:
-        _wait_until_it_answers(port)
+    with programs.running(command, port, folder / "mail_server.log", cwd=ROOT):
         yield Mailbox(folder, port)
-    finally:
-        process.terminate()
-        process.wait(START_SECONDS)
-
-
-def _wait_until_it_answers(port: int) -> None:
-    until = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            with smtplib.SMTP("127.0.0.1", port, timeout=1):
-                return
-        except OSError:
-            assert time.monotonic() < until, "the mail server did not start"
-            time.sleep(0.05)
 
 
 class _Handler:

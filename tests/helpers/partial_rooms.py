@@ -15,7 +15,7 @@ from homebody.web import Application
 from tests.conftest import Person
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
-from tests.helpers.scripted_server import wait_for
+from tests.helpers.waiting import wait_for
 
 
 @contextmanager

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.helpers import server
+from tests.helpers import programs, server
 from tests.helpers.server import ROOT
 
-START_SECONDS = 10.0
 NAMES = ("matrix.example.org", "example.org")
 
 Edit = Callable[[str], str]
@@ -59,7 +55,13 @@ def nginx(
     text = text.replace(
         "# ssl_certificate …", f"ssl_certificate {cert}; ssl_certificate_key {key};"
     )
-    text = edit(text).replace("127.0.0.1:8008", backend)
+    with nginx_with(folder, edit(text).replace("127.0.0.1:8008", backend), port):
+        yield port
+
+
+@contextmanager
+def nginx_with(folder: Path, text: str, port: int) -> Iterator[None]:
+    """Run nginx within the block, with these servers, one of which listens on the port."""
     config = folder / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""  # or its workers could not write bodies here
     config.write_text(
@@ -70,8 +72,8 @@ def nginx(
         f"uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;\n{text}}}\n"
     )
     command = ["nginx", "-e", f"{folder}/nginx.log", "-c", str(config)]
-    with _running(command, port, folder):
-        yield port
+    with programs.running(command, port, folder / "proxy.log"):
+        yield
 
 
 @contextmanager
@@ -89,36 +91,7 @@ def caddy(
         f"{{\n    admin off\n    https_port {port}\n    http_port {server.free_port()}\n"
         f"    default_bind 127.0.0.1\n    storage file_system {folder}/caddy\n}}\n{text}"
     )
-    with _running(
-        ["caddy", "run", "--config", str(config), "--adapter", "caddyfile"], port, folder
-    ):
-        yield port
-
-
-@contextmanager
-def _running(command: list[str], port: int, folder: Path) -> Iterator[None]:
-    log = folder / "proxy.log"
+    command = ["caddy", "run", "--config", str(config), "--adapter", "caddyfile"]
     environ = {**os.environ, "HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=output, env=environ) as process,
-    ):
-        try:
-            _wait_for(port, process, log)
-            yield
-        finally:
-            process.terminate()
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1):
-                return
-        except OSError:
-            time.sleep(0.05)
-    said = log.read_text("utf-8", errors="replace")
-    for file in log.parent.glob("nginx.log"):
-        said += file.read_text("utf-8", errors="replace")
-    raise AssertionError(f"{process.args!r} did not start:\n{said}")
+    with programs.running(command, port, folder / "proxy.log", env=environ):
+        yield port

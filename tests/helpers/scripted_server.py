@@ -11,7 +11,6 @@ import json
 import socket
 import ssl
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,8 +19,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.helpers import waiting
+
 Json = dict[str, Any]
-WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class ScriptedServer:
     def wait_until(self, is_so: Callable[[], Any], what: str = "what was waited for") -> Any:
         """Return the first true result of `is_so()`. Raises AssertionError after a timeout."""
         with self._changed:
-            found = self._changed.wait_for(is_so, WAIT_SECONDS)
+            found = self._changed.wait_for(is_so, waiting.SECONDS)
             seen = [f"{it.method} {it.path}" for it in self.requests[-20:]]
             assert found, f"{what} did not come; the last requests: {seen}"
             return found
@@ -249,12 +249,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its own name
         """Print nothing."""
-
-
-def wait_for(is_so: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
-    """Return the first true result of `is_so()`, asked every 20 ms. Raises AssertionError."""
-    end = time.monotonic() + seconds
-    while not (found := is_so()):
-        assert time.monotonic() < end, f"{what} did not come within {seconds} s"
-        time.sleep(0.02)
-    return found

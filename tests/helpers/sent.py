@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from sqlalchemy import select
 
 from homebody.core import outgoing
@@ -15,6 +13,7 @@ from homebody.storage.database import Database
 from homebody.web import Application
 from tests.helpers.remote import Remote
 from tests.helpers.shared_rooms import bodies
+from tests.helpers.waiting import wait_for
 
 SEND = "/send/"
 
@@ -61,10 +60,7 @@ def wait_until_saved(app: Application) -> None:
             places = [it.sent_upto for it in outgoing.all_progress(tx)]
         return (to_all or 0) >= last and places.count(None) == len(places)
 
-    until = time.monotonic() + 10
-    while not is_saved():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for(is_saved, "the end of sending")
 
 
 def wait_until_got(remote: Remote, text: str) -> None:

@@ -8,10 +8,15 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
+
+from tests.helpers import programs
+from tests.helpers.server import ROOT, free_port
 
 HTML: Final = "text/html"
 
@@ -102,6 +107,15 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[str]:
+    """Run the web server with this folder within the block; yield its URL."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.helpers.web_server", str(port), str(folder)]
+    with programs.running(command, port, folder / "web_server.log", cwd=ROOT):
+        yield f"http://127.0.0.1:{port}"
 
 
 if __name__ == "__main__":

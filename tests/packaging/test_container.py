@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ import yaml
 
 from tests.helpers import debian
 from tests.helpers.server import ROOT
+from tests.helpers.waiting import wait_for
 
 FOLDER = ROOT / "packaging/docker"
 DOCKERFILE = FOLDER / "Dockerfile"
@@ -73,11 +73,12 @@ class Containers:
         inspected = json.loads(self.podman("image", "inspect", "localhost/homebody"))
         check = inspected[0]["Healthcheck"]["Test"]
         assert check[0] == "CMD"
-        until = time.monotonic() + START_SECONDS
         command = ["exec", "homebody", "sh", "-c", '"$@" && echo passed', "check", *check[1:]]
-        while "passed\n" not in self.podman(*command, is_checked=False):
-            assert time.monotonic() < until, self.podman("logs", "homebody")
-            time.sleep(0.2)
+        wait_for(
+            lambda: "passed\n" in self.podman(*command, is_checked=False),
+            lambda: self.podman("logs", "homebody"),
+            START_SECONDS,
+        )
 
 
 @contextmanager

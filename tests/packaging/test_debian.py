@@ -6,14 +6,15 @@ What needs a running systemd is in test_running_systemd.py.
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import debian
+from tests.helpers.waiting import wait_for
 
 START_SECONDS = 60.0
+STOP_SECONDS = 30.0
 
 pytestmark = [
     pytest.mark.debian,
@@ -74,9 +75,12 @@ def serves(system: Debian) -> None:
     log = system.root / "srv/server.log"
     with log.open("wb") as output:
         process = subprocess.Popen([*command, "serve"], env=environ, stderr=output)
-    until = time.monotonic() + START_SECONDS
-    while "homebody serves example.org" not in log.read_text() and time.monotonic() < until:
-        time.sleep(0.1)
-    process.terminate()
-    assert process.wait(20) == 0, log.read_text()
-    assert "homebody serves example.org" in log.read_text()
+    try:
+        wait_for(
+            lambda: "homebody serves example.org" in log.read_text(), log.read_text, START_SECONDS
+        )
+        process.terminate()
+        assert process.wait(STOP_SECONDS) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from tests.helpers import debian
 from tests.helpers.debian import Machine
 from tests.helpers.server import ROOT
 from tests.tools import first_server
+from tests.helpers.waiting import wait_for
 
 UNIT = "homebody.service"
 DROP_IN = "etc/systemd/system/homebody.service.d/test.conf"
@@ -46,13 +46,6 @@ def ask(machine: Machine, url: str = VERSIONS, body: str = "") -> str:
     return machine.run("python3", "-c", ASK, url, text=body)
 
 
-def until(is_true: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not is_true():
-        assert time.monotonic() < end, what
-        time.sleep(0.2)
-
-
 def main_pid(machine: Machine) -> int:
     return int(machine.properties(UNIT, "MainPID")["MainPID"])
 
@@ -62,6 +55,16 @@ def worker_pid(machine: Machine) -> int:
     pid = main_pid(machine)
     children = machine.run("cat", f"/proc/{pid}/task/{pid}/children").split()
     return int(children[0])
+
+
+def wait_for_another(machine: Machine, pid: int) -> None:
+    """Wait until another process than this serves."""
+
+    def is_there() -> bool:
+        shown = machine.properties(UNIT, "ActiveState", "MainPID")
+        return shown["ActiveState"] == "active" and shown["MainPID"] not in {"0", str(pid)}
+
+    wait_for(is_there, lambda: machine.journal(UNIT), SECONDS)
 
 
 def drop_in(machine: Machine, text: str) -> None:
@@ -133,7 +136,7 @@ def test_a_reload_is_over_when_the_settings_are_read(machine: Machine) -> None:
 
     settings.write_text(f'{before}log_level = "debug"\n', encoding="utf-8")
     machine.run("systemctl", "reload", UNIT)
-    until(lambda: "changed: log_level" in machine.journal(UNIT), machine.journal(UNIT))
+    wait_for(lambda: "changed: log_level" in machine.journal(UNIT), lambda: machine.journal(UNIT))
     settings.write_text(before, encoding="utf-8")
     machine.run("systemctl", "reload", UNIT)
 
@@ -146,11 +149,7 @@ def test_a_server_that_hangs_is_started_again(machine: Machine) -> None:
 
     machine.run("sh", "-c", f"kill -STOP {worker_pid(machine)}")
 
-    until(lambda: main_pid(machine) not in {0, pid}, machine.journal(UNIT))
-    until(
-        lambda: machine.properties(UNIT, "ActiveState")["ActiveState"] == "active",
-        machine.journal(UNIT),
-    )
+    wait_for_another(machine, pid)
     assert '"v1.19"' in ask(machine)
     assert machine.properties(UNIT, "NRestarts")["NRestarts"] == "1"
     drop_in(machine, "")
@@ -161,11 +160,7 @@ def test_a_server_that_is_killed_is_started_again(machine: Machine) -> None:
 
     machine.run("sh", "-c", f"kill -KILL {pid}")
 
-    until(lambda: main_pid(machine) not in {0, pid}, machine.journal(UNIT))
-    until(
-        lambda: machine.properties(UNIT, "ActiveState")["ActiveState"] == "active",
-        machine.journal(UNIT),
-    )
+    wait_for_another(machine, pid)
     assert '"v1.19"' in ask(machine)
 
 
@@ -262,11 +257,13 @@ def test_a_new_version_is_asked_as_the_page_says(machine: Machine) -> None:
 
 
 def test_it_leaves_when_the_package_is_removed(machine: Machine) -> None:
+    names = ("sh", "-c", "cat /proc/[0-9]*/comm")
+    before = machine.run(*names, is_checked=False)
+
     machine.run("dpkg", "-r", "homebody")
 
-    running = machine.run("sh", "-c", "cat /proc/[0-9]*/comm", is_checked=False)
-    assert "systemd" in running
-    assert "homebody" not in running
+    assert "homebody" in before
+    assert "homebody" not in machine.run(*names, is_checked=False)
     assert Path(machine.root / "var/lib/homebody/homebody.db").exists()
 
 

@@ -5,23 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
 
 from homebody.client_server import sync
 from homebody.runtime import event_loop
 from tests.conftest import Login
+from tests.helpers.waiting import wait_for
 
 SECONDS = 10.0
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def test_users_who_wait_take_turns() -> None:
@@ -36,7 +28,7 @@ def test_users_who_wait_take_turns() -> None:
         for number, user in enumerate(["mallory"] * 4 + ["alice", "bob", "alice"], start=1):
             threads.append(threading.Thread(target=ask, args=(user,)))
             threads[-1].start()
-            until(lambda number=number: turns.waiting() == number)  # type: ignore[misc]
+            wait_for(lambda number=number: turns.waiting() == number)  # type: ignore[misc]
     for thread in threads:
         thread.join(SECONDS)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +19,7 @@ from tests.helpers import server as real_server
 from tests.helpers.live import Person
 from tests.helpers.logs import configure
 from tests.helpers.server import RunningServer
+from tests.helpers.waiting import wait_for
 
 FIRST = """
 log_level = "INFO"
@@ -49,9 +49,8 @@ def test_a_running_server_follows_its_file_on_sighup(running: RunningServer, fil
     file.write_text('max_upload_bytes = "7 MiB"\ncache_bytes = "32 MiB"\nregistration = "closed"\n')
 
     running.process.send_signal(signal.SIGHUP)
-    wait_for(
-        running, "reloaded the settings; changed: allow_guests, max_upload_bytes, registration"
-    )
+    changed = "reloaded the settings; changed: allow_guests, max_upload_bytes, registration"
+    wait_for(lambda: changed in running.output(), running.output)
 
     assert alice.ask("GET", "/_matrix/client/v1/media/config") == {"m.upload.size": 7 * 2**20}
     assert "changed: allow_guests, max_upload_bytes, registration\n" in running.output()
@@ -62,17 +61,10 @@ def test_a_running_server_follows_its_file_on_sighup(running: RunningServer, fil
 
     file.write_text("max_upload_bytes = 1 apple\n")
     running.process.send_signal(signal.SIGHUP)
-    wait_for(running, "the settings stay as they were: ")
+    wait_for(lambda: "the settings stay as they were: " in running.output(), running.output)
 
     assert f"stay as they were: {file}:1: is not TOML" in running.output()
     assert running.process.poll() is None
-
-
-def wait_for(running: RunningServer, text: str) -> None:
-    until = time.monotonic() + real_server.START_SECONDS
-    while text not in running.output():
-        assert time.monotonic() < until, running.output()
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ const page = await browser.newPage({
     javaScriptEnabled: !options.includes("no-script"),
     ignoreHTTPSErrors: Boolean(away) || options.includes("any-certificate"),
 });
-page.setDefaultTimeout(10_000);
+page.setDefaultTimeout(20_000); // of a busy machine
 const faults = [];
 page.on("console", (message) => {
     console.error(`[${message.type()}] ${message.text()}`);
@@ -67,7 +67,7 @@ const commands = {
     },
     type: ({ text }) => page.keyboard.type(text),
     press: ({ button }) => page.getByRole("button", { name: button, exact: true }).click(),
-    waitFor: ({ text, seconds = 10 }) => page.getByText(text).first().waitFor({ timeout: seconds * 1000 }),
+    waitFor: ({ text, seconds = 20 }) => page.getByText(text).first().waitFor({ timeout: seconds * 1000 }),
     text: () => page.locator("main").innerText(),
     evaluate: ({ script }) => page.evaluate(script),
     faults: () => faults,

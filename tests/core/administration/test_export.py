@@ -25,8 +25,8 @@ from homebody.web import Application
 from tests.cli import test_users as of_users
 from tests.cli.test_users import Run
 from tests.conftest import Login, Person
-from tests.helpers.deliveries import wait_until
 from tests.helpers.pages import log_in, send
+from tests.helpers.waiting import wait_for
 from tests.web.test_pages import visible
 
 run, result = of_users.run, of_users.result
@@ -212,7 +212,7 @@ def test_a_user_has_the_archive_prepared_and_downloads_it(
     upload(alice)
 
     ordered = send(browser, PAGE)
-    wait_until(lambda: last(app, alice.user_id).status == tasks.COMPLETE)
+    wait_for(lambda: last(app, alice.user_id).status == tasks.COMPLETE)
     page, answer = browser.get(PAGE), browser.get(ARCHIVE)
 
     assert (ordered.status_code, ordered.headers["Location"]) == (303, PAGE)
@@ -232,7 +232,7 @@ def test_nobody_else_gets_the_archive(
     browser: FlaskClient, app: Application, alice: Person, login: Login, runner: Tasks
 ) -> None:
     send(browser, PAGE)
-    wait_until(lambda: last(app, alice.user_id).status == tasks.COMPLETE)
+    wait_for(lambda: last(app, alice.user_id).status == tasks.COMPLETE)
     login("bob")
     other = app.test_client()
 
@@ -248,7 +248,7 @@ def test_archives_are_not_ordered_one_after_the_other(
     browser: FlaskClient, app: Application, alice: Person, runner: Tasks
 ) -> None:
     send(browser, PAGE)
-    wait_until(lambda: last(app, alice.user_id).status == tasks.COMPLETE)
+    wait_for(lambda: last(app, alice.user_id).status == tasks.COMPLETE)
 
     answer = send(browser, PAGE)
 
@@ -279,7 +279,7 @@ def test_old_archives_are_deleted(
     browser: FlaskClient, app: Application, alice: Person, runner: Tasks
 ) -> None:
     send(browser, PAGE)
-    wait_until(lambda: last(app, alice.user_id).status == tasks.COMPLETE)
+    wait_for(lambda: last(app, alice.user_id).status == tasks.COMPLETE)
     database = app.homeserver.database
     path = export.path_of(database, last(app, alice.user_id))
 
@@ -298,7 +298,7 @@ def test_archives_go_with_an_erased_account(
     browser: FlaskClient, app: Application, alice: Person, runner: Tasks
 ) -> None:
     send(browser, PAGE)
-    wait_until(lambda: last(app, alice.user_id).status == tasks.COMPLETE)
+    wait_for(lambda: last(app, alice.user_id).status == tasks.COMPLETE)
     database = app.homeserver.database
     path = export.path_of(database, last(app, alice.user_id))
     assert path.exists()
@@ -308,7 +308,7 @@ def test_archives_go_with_an_erased_account(
     deactivation.deactivate(database, alice.user_id, erase=True)
 
     assert runner
-    wait_until(lambda: not files_of(app))  # just after the COMMIT
+    wait_for(lambda: not files_of(app))  # just after the COMMIT
     path.write_bytes(b"a crash between the COMMIT and the deletion has left it")
     export.sweep(database)
     assert files_of(app) == []
@@ -329,7 +329,7 @@ def test_an_export_that_runs_while_the_account_is_erased_leaves_nothing(
     with pytest.raises(tasks.CancelledError):
         export.run(database, last(app, alice.user_id), erase)
 
-    wait_until(lambda: not files_of(app))
+    wait_for(lambda: not files_of(app))
 
 
 def test_a_cancelled_export_leaves_the_earlier_archive(app: Application, alice: Person) -> None:

@@ -18,7 +18,7 @@ from homebody.runtime import event_loop
 from homebody.web import Application
 from tests.helpers.remote import Remote
 from tests.helpers.remote_room import RemoteRoom, with_wrong_signature
-from tests.helpers.scripted_server import wait_for
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 

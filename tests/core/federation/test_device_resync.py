@@ -16,8 +16,8 @@ from tests.conftest import Login, Person
 from tests.core.federation.test_remote_keys import QUERY, query, rows
 from tests.helpers import encryption
 from tests.helpers.remote import Remote, Remotes, edu
-from tests.helpers.scripted_server import wait_for
 from tests.helpers.shared_rooms import join, leave, shared_room
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 UPDATE, SIGNING_UPDATE = "m.device_list_update", "m.signing_key_update"

@@ -16,9 +16,10 @@ from homebody.core.timeline.sending import Draft
 from homebody.storage.database import Tx
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers.gaps import ends, ids, page, standing, timeline, wait_for
+from tests.helpers.gaps import ends, ids, page, standing, timeline
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
+from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from homebody.web import Application
 from tests.background.federation.test_sender import registered
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.remote import Remote, Remotes, edu
-from tests.helpers.scripted_server import wait_for
 from tests.helpers.shared_rooms import join, leave, shared_room
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 CAROL = "@carol:b.test"

@@ -10,9 +10,10 @@ from homebody.core.federation import gap_filler
 from homebody.core.federation.gap_filler import GapFiller
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers.gaps import MISSING, gaps, leave_gap, page, timeline, wait_for
+from tests.helpers.gaps import MISSING, gaps, leave_gap, page, timeline
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
+from tests.helpers.waiting import wait_for
 
 BACKFILL = "/backfill/"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -12,9 +11,9 @@ import pytest
 
 from tests.helpers.live import Person
 from tests.helpers.network import Homebody, Network
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
-SECONDS = 30.0
 
 
 def say(person: Person, room_id: str, count: int) -> list[str]:
@@ -38,13 +37,6 @@ def read(person: Person, room_id: str) -> list[str]:
         if "end" not in page:
             return found
         start = f"&from={page['end']}"
-
-
-def wait_for(look: Callable[[], Any]) -> None:
-    until = time.monotonic() + SECONDS
-    while not look():
-        assert time.monotonic() < until
-        time.sleep(0.2)
 
 
 @pytest.fixture

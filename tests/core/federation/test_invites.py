@@ -19,7 +19,7 @@ from tests.helpers.peers import Answer
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
 from tests.helpers.rooms import state_of, unchanged
-from tests.helpers.scripted_server import wait_for
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 ALICE = "@alice:localhost"

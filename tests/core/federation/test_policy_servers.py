@@ -15,11 +15,11 @@ from homebody.spec.policy_servers import KEY_ID
 from homebody.spec.signing import SigningKey
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers.deliveries import wait_until
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
 from tests.helpers.rooms import membership, refusal
 from tests.helpers.scripted_server import Request, Response
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 KEY = SigningKey.from_seed("policy_server", b"p" * 32)
@@ -463,7 +463,7 @@ def test_delayed_events_are_signed_when_they_are_sent(
 
     answer = alice.put(path, json={"delay_ms": 10, "content": content})
     path = f"/_matrix/client/v1/delayed_events/{answer.get_json()['delay_id']}"
-    wait_until(lambda: "finalised_ts" in alice.get(path).get_json())
+    wait_for(lambda: "finalised_ts" in alice.get(path).get_json())
     timer.stop()
 
     found = alice.get(path).get_json()

@@ -19,9 +19,10 @@ from homebody.spec.events import Event
 from homebody.storage.database import Tx
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers.gaps import MISSING, standing, wait_for, wait_until_done
+from tests.helpers.gaps import MISSING, standing, wait_until_done
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
+from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture

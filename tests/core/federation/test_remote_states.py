@@ -17,7 +17,8 @@ from tests.helpers.partial_rooms import is_partial, join, let_state_come, omitti
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
 from tests.helpers.rooms import state_of
-from tests.helpers.scripted_server import Response, wait_for
+from tests.helpers.scripted_server import Response
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 CAROL = "@carol:b.test"

@@ -11,9 +11,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.core.federation.test_gaps_between_servers import read, say, shared_room, wait_for
+from tests.core.federation.test_gaps_between_servers import read, say, shared_room
 from tests.helpers.live import Person
 from tests.helpers.network import Homebody, Network
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 ADMIN = "/_synapse/admin"

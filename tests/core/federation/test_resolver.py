@@ -24,9 +24,10 @@ from homebody.storage.database import Database, Reader, Tx
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.core.federation.test_missing_events import graph, has_all
-from tests.helpers.gaps import standing, wait_for, wait_until_done
+from tests.helpers.gaps import standing, wait_until_done
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
+from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture

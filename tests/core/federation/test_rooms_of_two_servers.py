@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from tests.helpers.live import Person
 from tests.helpers.network import Network
-from tests.helpers.scripted_server import wait_for
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 

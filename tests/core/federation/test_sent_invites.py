@@ -17,7 +17,8 @@ from tests.conftest import Login, Person
 from tests.helpers import remote_answers
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.rooms import membership, refusal, unchanged
-from tests.helpers.scripted_server import Response, wait_for
+from tests.helpers.scripted_server import Response
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 CAROL, DAVE = "@carol:b.test", "@dave:c.test"

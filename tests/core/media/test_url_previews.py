@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -20,8 +18,9 @@ from homebody.core.media import deletion, open_graph, quarantine
 from homebody.core.media.url_previews import MAX_IMAGE_BYTES
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
+from tests.helpers import web_server
 from tests.helpers.rooms import refusal
-from tests.helpers.server import ROOT, free_port, start
+from tests.helpers.server import start
 from tests.helpers.web_server import FILES
 
 PREVIEW = "/_matrix/client/v1/media/preview_url"
@@ -36,23 +35,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     cat = (folder / "cat.png").read_bytes()
     for name, size in (("large", MAX_IMAGE_BYTES), ("too-large", MAX_IMAGE_BYTES + 1)):
         (folder / f"{name}.png").write_bytes(cat.ljust(size, b"\0"))
-    port = free_port()
-    command = [sys.executable, "-m", "tests.helpers.web_server", str(port), str(folder)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        until = time.monotonic() + 10
-        while True:
-            try:
-                requests.get(f"{address}/count?of=/", timeout=1)
-                break
-            except requests.ConnectionError:
-                assert time.monotonic() < until, "the web server did not start"
-                time.sleep(0.05)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(10)
+    with web_server.running(folder) as url:
+        yield url
 
 
 @pytest.fixture

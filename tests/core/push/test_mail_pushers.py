@@ -16,10 +16,11 @@ from homebody.web import Application
 from tests.conftest import PASSWORD, Login, MakeApp, Person
 from tests.core.accounts.test_threepids import add
 from tests.helpers import mail_server
-from tests.helpers.deliveries import delivering, tries, wait_until, waiting
+from tests.helpers.deliveries import delivering, tries, waiting
 from tests.helpers.mail_server import Mailbox, body_of
 from tests.helpers.rooms import act, read, refusal
 from tests.helpers.server import free_port
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 Room = Callable[..., str]
@@ -81,11 +82,9 @@ def mails(mailbox: Mailbox) -> list[Any]:
     return [it for it in mailbox.messages(ADDRESS) if SUBJECT not in it["Subject"]]
 
 
-def wait_for(mailbox: Mailbox, count: int) -> list[Any]:
-    until = time.monotonic() + 10
-    while len(mails(mailbox)) < count:
-        assert time.monotonic() < until, "the mail did not come"
-        time.sleep(0.02)
+def once_come(mailbox: Mailbox, count: int) -> list[Any]:
+    """Return the mails about messages, once there are so many."""
+    wait_for(lambda: len(mails(mailbox)) >= count, "the mail")
     return mails(mailbox)
 
 
@@ -97,7 +96,7 @@ def test_a_mail_tells_of_all_that_is_unread_after_a_while(
     bob.send(room_id, "is anybody there?")
     bob.send(room_id, "the <kettle>\r\nBcc: eve@example.org")
 
-    (mail,) = wait_for(mailbox, 1)
+    (mail,) = once_come(mailbox, 1)
 
     assert time.monotonic() - began > 0.3
     assert mail["Subject"] == "[Element] 2 unread messages in Tea <party>"
@@ -115,14 +114,14 @@ def test_the_next_mail_comes_not_too_soon_and_tells_what_is_new(
 ) -> None:
     room_id = room(bob, alice)
     bob.send(room_id, "first")
-    wait_for(mailbox, 1)
+    once_come(mailbox, 1)
     began = time.monotonic()
 
     for number in range(3):
         bob.send(room_id, f"later {number}")
-    *_, second = wait_for(mailbox, 2)
+    *_, second = once_come(mailbox, 2)
     took = time.monotonic() - began
-    wait_until(lambda: not waiting(app))
+    wait_for(lambda: not waiting(app))
 
     assert took > 1
     text = body_of(second, "plain")
@@ -138,7 +137,7 @@ def test_who_has_read_it_in_time_gets_no_mail(
     read(alice, room_id, bob.send(room_id))
     assert [kind for kind, _ in waiting(app)] == ["mail"]
 
-    wait_until(lambda: not waiting(app))
+    wait_for(lambda: not waiting(app))
 
     assert mails(mailbox) == []
 
@@ -152,7 +151,7 @@ def test_what_came_after_the_reading_has_its_own_time(
     bob.send(room_id, "was not")
     began = time.monotonic()
 
-    (mail,) = wait_for(mailbox, 1)
+    (mail,) = once_come(mailbox, 1)
 
     assert time.monotonic() - began > 0.25
     assert mail["Subject"].startswith("[Element] 1 unread message in ")
@@ -174,8 +173,8 @@ def test_a_restart_changes_nothing(
     assert waiting(app) == [("mail", f'["{alice.user_id}","m.email","{ADDRESS}"]')]
 
     with delivering(make_app(**settings)) as restarted:
-        found = wait_for(mailbox, 1)
-        wait_until(lambda: not waiting(restarted))
+        found = once_come(mailbox, 1)
+        wait_for(lambda: not waiting(restarted))
 
     assert ["before the restart" in body_of(mail, "plain") for mail in found] == [True]
 
@@ -193,10 +192,10 @@ def test_the_mail_waits_for_a_mail_server_that_is_away(
     app.homeserver.delivery.stop()
     bob.send(room_id, "wait for it")
     with delivering(make_app(**{**settings, "smtp.port": str(free_port())})) as away:
-        wait_until(lambda: tries(away) > 0)
+        wait_for(lambda: tries(away) > 0)
 
     with delivering(make_app(**settings)):
-        (mail,) = wait_for(mailbox, 1)
+        (mail,) = once_come(mailbox, 1)
 
     assert "wait for it" in body_of(mail, "plain")
 
@@ -210,7 +209,7 @@ def test_invites_and_encrypted_messages_are_told_without_what_they_say(
     assert bob.put(path, json=content).status_code == 200
     act(bob, bob.create_room(name="Den"), "invite", user_id=alice.user_id)
 
-    (mail,) = wait_for(mailbox, 1)
+    (mail,) = once_come(mailbox, 1)
 
     assert mail["Subject"] == "[Element] 2 unread messages in 2 rooms"
     text = body_of(mail, "plain")
@@ -227,7 +226,7 @@ def test_a_locked_account_gets_no_mail(
     with app.homeserver.database.write() as tx:
         accounts.set_locked(tx, alice.user_id, is_locked=True)
     bob.send(room_id, "while she is locked out")
-    wait_until(lambda: not waiting(app))
+    wait_for(lambda: not waiting(app))
 
     assert mails(mailbox) == []
 
@@ -240,7 +239,7 @@ def test_an_invite_tells_nobody_who_else_is_in_the_room(
     act(anna, room_id, "join")
     act(bob, room_id, "invite", user_id=alice.user_id)
 
-    (mail,) = wait_for(mailbox, 1)
+    (mail,) = once_come(mailbox, 1)
 
     assert mail["Subject"] == "[Element] 1 unread message in a room"
     assert "Bob invites you" in body_of(mail, "plain")
@@ -261,7 +260,7 @@ def test_an_owner_who_keeps_messages_in_keeps_them_out_of_mails(
     bob.send(room_id, "between us")
 
     with delivering(make_app(**settings, **{"push.include_content": "false"})):
-        (mail,) = wait_for(mailbox, 1)
+        (mail,) = once_come(mailbox, 1)
 
     assert "Bob sent a message" in body_of(mail, "plain")
     assert "between us" not in mail.as_string()
@@ -350,7 +349,7 @@ def test_what_becomes_unread_during_the_last_look_is_not_forgotten(
     monkeypatch.setattr(mail_notices, "news", and_then_a_message_comes)
     read(alice, room_id, bob.send(room_id, "was read"))
 
-    (mail,) = wait_for(mailbox, 1)
+    (mail,) = once_come(mailbox, 1)
 
     assert looks[0] is None
     assert "just in time" in body_of(mail, "plain")
@@ -366,7 +365,7 @@ def test_an_address_that_takes_no_mail_is_not_pestered(
     room_id = room(bob, alice)
 
     bob.send(room_id)
-    wait_until(lambda: not waiting(app))
+    wait_for(lambda: not waiting(app))
 
     assert mails(mailbox) == []
     assert nobody in [it["pushkey"] for it in alice.get("pushers").get_json()["pushers"]]

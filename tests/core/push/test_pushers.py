@@ -11,10 +11,11 @@ import pytest
 
 from homebody.web import Application
 from tests.conftest import PASSWORD, Login, MakeApp, Person
-from tests.helpers.deliveries import delivering, tries, wait_until, waiting
+from tests.helpers.deliveries import delivering, tries, waiting
 from tests.helpers.gateway import Gateway, running
 from tests.helpers.rooms import read, refusal
 from tests.helpers.server import free_port
+from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
 Room = Callable[..., str]
@@ -462,7 +463,7 @@ def test_a_gateway_that_was_down_is_told_in_order_when_it_is_back(
     room_id = room(alice, bob)
     set_pusher(bob, gateway.url)
     sent = [alice.send(room_id, str(n)) for n in range(3)]
-    wait_until(lambda: tries(app) > 0)
+    wait_for(lambda: tries(app) > 0)
 
     with running(gateway):
         told = gateway.wait(lambda all_: len(all_) >= 3)
@@ -531,7 +532,7 @@ def test_a_locked_account_is_pushed_nothing(
     assert alice.put(path, json={"locked": True}).status_code == 200
 
     unsent = alice.send(room_id, "not for whoever has taken it over")
-    wait_until(lambda: not waiting(app))
+    wait_for(lambda: not waiting(app))
     assert alice.put(path, json={"locked": False}).status_code == 200
     last = alice.send(room_id, "welcome back")
     open_gateway.wait_for(last)

@@ -12,9 +12,9 @@ import pytest
 
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers.deliveries import wait_until
 from tests.helpers.remote import Remotes
 from tests.helpers.rooms import Json, act, refusal, unchanged
+from tests.helpers.waiting import wait_for
 
 Room = Callable[..., str]
 PARAMETER = "org.matrix.msc4354.sticky_duration_ms"
@@ -259,7 +259,7 @@ def test_a_server_that_comes_into_the_room_is_sent_what_is_sticky(
 
     b.join(room_id, "carol")
 
-    wait_until(lambda: any(it["type"] == MEMBER for it in b.pdus))
+    wait_for(lambda: any(it["type"] == MEMBER for it in b.pdus))
     app.homeserver.sender.stop()
     found = [it for it in b.pdus if it["type"] == MEMBER]
     assert [it[KEY] for it in found] == [{"duration_ms": 600_000}]
