@@ -132,6 +132,11 @@ class Process:
         assert found
         return int(found.group(1)) * 1024
 
+    def cpu_seconds(self) -> float:
+        """Return how long it has computed, which does not depend on what else the machine does."""
+        fields = (self._folder / "stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def metric(self, name: str) -> int:
         """Return a value of /metrics; the connection for it counts as an open one."""
         host, port = address(self.server)
