@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from mautrix.client import Client as MautrixClient
 from mautrix.types import Membership, PresenceState, RoomID, UserID
 
 from tests.clients import nio_client
+from tests.clients.waiting import until
 from tests.helpers import bridge
 from tests.helpers.server import free_port, start
 
-SECONDS = 15.0
 GHOST = "@_irc_echo:localhost"
 
 
@@ -70,15 +70,6 @@ async def running(server: str, port: int, folder: Path) -> AsyncIterator[EchoBri
         await echo.appservice.stop()
 
 
-async def until(look: Callable[[], Any], what: str) -> None:
-    """Return when there is something to see; AssertionError when that takes too long."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(SECONDS):
-            while not look():
-                await asyncio.sleep(0.02)
-    assert look(), what
-
-
 # mautrix 0.21 and aiohttp 3.14
 @pytest.mark.filterwarnings("ignore:loop argument is deprecated:DeprecationWarning")
 async def test_a_ghost_talks_with_people_and_misses_nothing_while_its_bridge_restarts(
@@ -99,7 +90,7 @@ async def test_a_ghost_talks_with_people_and_misses_nothing_while_its_bridge_res
                 await alice.say(room_id, "Hello?")
                 heard = await alice.hear(room_id, "echo: Hello?")
                 await alice.nio.room_typing(room_id)
-                await until(lambda: echo.typing, "the bridge does not hear who types")
+                await until(lambda: echo.typing, "notice of who types")
                 members = await echo.ghost.get_joined_members(room_id)
 
             for number in range(3):
@@ -161,10 +152,10 @@ async def test_a_bridge_gets_what_it_needs_to_encrypt(tmp_path: Path) -> None:
             room_id = await alice.create_room(appservice.bot_mxid, bob.user_id)
             await appservice.intent.join_room_by_id(RoomID(room_id))
             await bob.join(room_id)
-            await until(lambda: encrypted.changed == [bob.user_id], "bob has not come")
+            await until(lambda: encrypted.changed == [bob.user_id], "notice of the devices of bob")
             message = nio.ToDeviceMessage("m.test", appservice.bot_mxid, "BRIDGE", {"n": 1})
             nio_client.ok(await alice.nio.to_device(message))
-            await until(lambda: encrypted.messages, "no message to the device has come")
+            await until(lambda: encrypted.messages, "message to the device")
             await client.api.session.close()
 
         (event,) = encrypted.messages

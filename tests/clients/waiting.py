@@ -11,7 +11,7 @@ _LOOK_EVERY_SECONDS = 0.02
 Found = TypeVar("Found")
 
 
-async def until(look: Callable[[], Found], what: str, report: Callable[[], str]) -> Found:
+async def until(look: Callable[[], Found], what: str, report: Callable[[], str] = str) -> Found:
     """The first truthy answer of `look`; `report` tells what was there instead.
 
     Raises AssertionError when WAIT_SECONDS have passed without one.
