@@ -103,17 +103,17 @@ def test_restarts_do_not_add_up_to_many_timers(
     login: Login, room: Room, timer: DelayedEvents, statements: list[str]
 ) -> None:
     alice = login("alice")
-    delay_id = schedule(alice, room(alice), "t", 200)
+    delay_id = schedule(alice, room(alice), "t", 1000)
     began = time.monotonic()
     timer.start()
 
-    for _ in range(40):
-        time.sleep(0.02)
+    while (seconds := time.monotonic() - began) < 2.2:
         alice.post(f"/_matrix/client/v1/delayed_events/{delay_id}/restart")
+        time.sleep(0.02)
 
     looks = [it for it in statements if it.startswith("SELECT min(delayed_events.due_ts)")]
     assert "finalised_ts" not in looked_up(alice, delay_id)
-    assert len(looks) <= 2 + (time.monotonic() - began) / 0.2  # at the start, and each 200 ms
+    assert len(looks) <= 2 + seconds  # at the start, and each second
 
 
 def test_an_event_that_cannot_be_sent_does_not_hold_up_the_next(
