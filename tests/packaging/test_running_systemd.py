@@ -13,8 +13,8 @@ import pytest
 from tests.helpers import debian
 from tests.helpers.debian import Machine
 from tests.helpers.server import ROOT
-from tests.tools import first_server
 from tests.helpers.waiting import wait_for
+from tests.tools import first_server
 
 UNIT = "homebody.service"
 DROP_IN = "etc/systemd/system/homebody.service.d/test.conf"

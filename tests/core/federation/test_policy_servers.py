@@ -310,7 +310,7 @@ def test_those_of_some_rooms_do_not_delay_what_a_server_sends_to_others(
 
     assert results == {it.event_id: {} for it in (*events, last)}
     assert seconds < 4
-    wait_until(lambda: bodies(alice, other.id) == ["hello"])
+    wait_for(lambda: bodies(alice, other.id) == ["hello"])
 
 
 def test_a_join_that_it_does_not_sign_is_refused(
