@@ -151,7 +151,8 @@ async def test_a_web_client_that_was_let_in_before_goes_on_without_a_question(
 
             assert me["user_id"] == f"@{window.name}:localhost"
             await window.ask("open", url=f"{house.url}/_homebody/account/")
-            await check_accessible(window)
+            if not options:  # axe-core is a script
+                await check_accessible(window)
             await window.ask("press", button="Ask me again about Example")
             await window.ask("waitFor", text="You will be asked")
             await window.ask("open", url=await program.ask("link", redirectUri=WEB))
