@@ -186,6 +186,19 @@ def test_a_message_of_today_has_its_event_id_for_an_address(alice: Person, room_
     assert got(alice, in_room(room_id, "messages/list"))["chunk"][-1]["msg_id"] == event_id
 
 
+def test_nobody_sees_the_delay_id_of_a_message(alice: Person, bob: Person, room_id: str) -> None:
+    path = f"rooms/{quote(room_id)}/delayed_event/m.room.message/t1"
+    body = {"delay_ms": 3_600_000, "content": HELLO}
+    delay_id = alice.put(path, json=body).get_json()["delay_id"]
+    sent = alice.post(f"/_matrix/client/v1/delayed_events/{delay_id}/send")
+    assert sent.status_code == 200
+
+    found = got(bob, in_room(room_id, "messages/list"))["chunk"][-1]
+
+    assert found["content"]["body"] == "hello"
+    assert found["msg_id"] == found["event_id"]
+
+
 def test_what_is_not_there_or_not_for_everybody_is_not_found(
     login: Login, alice: Person, bob: Person, room_id: str
 ) -> None:

@@ -45,8 +45,8 @@ def event(it: ClientEvent) -> Json:
         "content": {**it.content, "hsob_ts": it.origin_server_ts},
         "event_id": it.event_id,
         # the transaction ID, by whichever API it was sent: room, sender and this were the only
-        # address of a message
-        "msg_id": it.txn_id or it.event_id,
+        # address of a message; but not the delay_id of one that was scheduled
+        "msg_id": it.event_id if it.device_id is None else it.txn_id or it.event_id,
         "room_id": it.room_id,
         "type": it.type,
         "user_id": it.sender,
