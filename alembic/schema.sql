@@ -918,6 +918,8 @@ CREATE INDEX ix_delayed_events_due_ts ON delayed_events (due_ts) WHERE due_ts IS
 
 CREATE INDEX ix_delayed_events_finalised_ts ON delayed_events (finalised_ts) WHERE finalised_ts IS NOT NULL;
 
+CREATE INDEX ix_delayed_events_user_id_finalised_ts ON delayed_events (user_id, finalised_ts) WHERE finalised_ts IS NOT NULL;
+
 CREATE INDEX ix_delayed_events_transaction ON delayed_events (user_id, device_id, txn_id) WHERE txn_id IS NOT NULL;
 
 CREATE TABLE profile_changes (
@@ -1025,6 +1027,8 @@ CREATE TABLE sticky_events (
 CREATE INDEX ix_sticky_events_position ON sticky_events (position);
 
 CREATE INDEX ix_sticky_events_until_ts ON sticky_events (until_ts);
+
+CREATE INDEX ix_sticky_events_room_id_sender ON sticky_events (room_id, sender);
 
 CREATE TABLE sync_connections (
 	user_id TEXT NOT NULL, 

@@ -47,6 +47,12 @@ def upgrade() -> None:
         sqlite_where=sa.text("finalised_ts IS NOT NULL"),
     )
     op.create_index(
+        "ix_delayed_events_user_id_finalised_ts",
+        "delayed_events",
+        ["user_id", "finalised_ts"],
+        sqlite_where=sa.text("finalised_ts IS NOT NULL"),
+    )
+    op.create_index(
         "ix_delayed_events_transaction",
         "delayed_events",
         ["user_id", "device_id", "txn_id"],
@@ -159,6 +165,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_sticky_events_position"), "sticky_events", ["position"])
     op.create_index(op.f("ix_sticky_events_until_ts"), "sticky_events", ["until_ts"])
+    op.create_index(op.f("ix_sticky_events_room_id_sender"), "sticky_events", ["room_id", "sender"])
 
     op.create_table(
         "sync_connections",

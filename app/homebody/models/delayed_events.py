@@ -42,6 +42,12 @@ class DelayedEvent(Base):
             "finalised_ts",
             sqlite_where=text("finalised_ts IS NOT NULL"),
         ),
+        Index(  # which are the oldest of a user, without reading them
+            "ix_delayed_events_user_id_finalised_ts",
+            "user_id",
+            "finalised_ts",
+            sqlite_where=text("finalised_ts IS NOT NULL"),
+        ),
         Index(
             "ix_delayed_events_transaction",
             "user_id",

@@ -18,4 +18,8 @@ class StickyEvent(Base):
     sender: Mapped[str]
     until_ts: Mapped[int]  # ms
 
-    __table_args__ = (Index(None, "position"), Index(None, "until_ts"))
+    __table_args__ = (
+        Index(None, "position"),
+        Index(None, "until_ts"),
+        Index(None, "room_id", "sender"),
+    )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import quote
 
+import pytest
+
+from homebody.core.timeline import sticky_events
 from tests.conftest import Login, Person
 from tests.helpers.rooms import act, refusal
 from tests.helpers.sliding import Json, ask, request, window
@@ -78,6 +81,20 @@ def test_the_rest_comes_with_the_next_request(login: Login, room: Room) -> None:
         pos, since = answer["pos"], answer["extensions"][NAME]["next_batch"]
 
     assert found == some
+
+
+def test_a_client_cannot_have_very_many_at_once(
+    monkeypatch: pytest.MonkeyPatch, login: Login, room: Room
+) -> None:
+    monkeypatch.setattr(sticky_events, "MAX_AT_ONCE", 2)
+    alice = login("alice")
+    room_id = room(alice)
+    some = [stick(alice, room_id, f"t{number}") for number in range(3)]
+    alice.send(room_id)
+
+    answer = asked(alice, limit=1_000_000)
+
+    assert ids(answer, room_id) == some[:2]
 
 
 def test_a_room_that_is_joined_later_comes_with_all_of_them(login: Login, room: Room) -> None:

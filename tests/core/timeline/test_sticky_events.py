@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
+from homebody.core.timeline import sticky_events
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.remote import Remotes
@@ -291,3 +292,61 @@ def test_a_soft_failed_one_is_shown_when_its_sender_comes_into_the_room_after_al
     assert [it for it in shown if it] == [1]
     late = alice.sync(before["next_batch"], **FEW)
     assert [*section(late, room_id), *timeline(late, room_id)].count(hidden.event_id) == 1
+
+
+def test_of_many_by_one_user_the_latest_stay_sticky(
+    app: Application, login: Login, room: Room
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    since = bob.sync()["next_batch"]
+    first, second = stick(alice, room_id, "t1"), stick(alice, room_id, "t2")
+    other = stick(bob, room_id, "t1")
+    with app.homeserver.database.write() as tx:
+        fill = (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 98)"
+            " INSERT INTO sticky_events (number, room_id, position, sender, until_ts)"
+            " SELECT 1000000 + i, ?, 0, '@alice:localhost', 1e15 FROM n"
+        )
+        tx.sql.connection.exec_driver_sql(fill, (room_id,))
+
+    third = stick(alice, room_id, "t3")
+    alice.send(room_id)
+
+    assert section(bob.sync(since, **FEW), room_id) == [second, other, third]
+    assert alice.get(f"rooms/{room_id}/event/{first}").status_code == 200
+
+
+def test_a_response_has_the_latest_of_very_many(
+    monkeypatch: pytest.MonkeyPatch, login: Login, room: Room
+) -> None:
+    monkeypatch.setattr(sticky_events, "MAX_AT_ONCE", 2)
+    alice, bob = login("alice"), login("bob")
+    rooms = [room(alice, bob), room(alice, bob)]
+    some = [stick(alice, room_id, f"t{n}") for n in range(2) for room_id in rooms]
+    for room_id in rooms:
+        alice.send(room_id)
+
+    answer = bob.sync(**FEW)
+
+    assert [section(answer, room_id) for room_id in rooms] == [[some[2]], [some[3]]]
+
+
+def test_soft_failed_ones_of_users_who_are_not_in_the_room_are_not_looked_at(
+    app: Application, login: Login, room: Room, remote: Remotes
+) -> None:
+    """Else those of a banned user would be checked after each event of the room."""
+    alice = login("alice")
+    room_id = room(alice)
+    b = remote("b.test")
+    there = b.join(room_id, "carol")
+    mark = {"duration_ms": 600_000}
+    some = [there.event(MEMBER, {"n": n}, sender="carol", msc4354_sticky=mark) for n in range(3)]
+    act(alice, room_id, "ban", user_id="@carol:b.test")
+    b.send(*some)
+
+    with app.homeserver.database.read() as tx:
+        banned = sticky_events.hidden(tx, room_id)
+        rows = tx.sql.connection.exec_driver_sql("SELECT count(*) FROM sticky_events").scalar_one()
+
+    assert (banned, rows) == ([], 3)

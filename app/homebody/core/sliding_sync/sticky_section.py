@@ -11,7 +11,7 @@ from homebody.core.events import client_events
 from homebody.core.sync.spans import SyncToken
 from homebody.core.timeline import sticky_events
 from homebody.spec.events import Json
-from homebody.storage.caches import ClientEvent, Requester
+from homebody.storage.caches import Requester
 from homebody.storage.database import Reader
 
 
@@ -30,23 +30,23 @@ def load(
     request, by `next_batch`. Raises M_UNKNOWN_POS for a token that is not of this server.
     """
     after = SyncToken.parse(since, tx.position).position if since else 0
-    by_room = sticky_events.since(tx, requester.user_id, rooms, new_rooms, after)
-    events: list[ClientEvent] = []
-    for room_id, numbers in by_room.items():
-        in_timeline = _ids(shown.get(room_id, {}).get("timeline", ()))
-        loaded = client_events.hide(tx, requester.user_id, client_events.load(tx, numbers))
-        events += [it for it in loaded if it.event_id not in in_timeline]
-    events.sort(key=lambda it: it.position)
-    if not by_room:
+    places = sticky_events.since(tx, requester.user_id, rooms, new_rooms, after)
+    if not places:
         return {}
+    limit = min(limit, sticky_events.MAX_AT_ONCE)
+    in_timeline = _ids(shown, {it.room_id for it in places})
+    some = [it.number for it in places[: limit + len(in_timeline) + 1]]
+    events = client_events.hide(tx, requester.user_id, client_events.load(tx, some))
+    events = [it for it in events if it.event_id not in in_timeline]
     upto = events[limit - 1].position if len(events) > limit else tx.position
     found: dict[str, Any] = {}
-    some = events[:limit]
-    encoded = client_events.encode_all(tx, requester, some, with_room_id=False)
-    for event, one in zip(some, encoded, strict=True):
+    events = events[:limit]
+    encoded = client_events.encode_all(tx, requester, events, with_room_id=False)
+    for event, one in zip(events, encoded, strict=True):
         found.setdefault(event.room_id, {"events": []})["events"].append(one)
     return {"rooms": found, "next_batch": str(SyncToken(upto))}
 
 
-def _ids(timeline: Any) -> set[str]:
-    return {orjson.loads(orjson.dumps(event))["event_id"] for event in timeline}
+def _ids(shown: Mapping[str, Json], rooms: Set[str]) -> set[str]:
+    timelines = [shown.get(room_id, {}).get("timeline", ()) for room_id in rooms]
+    return {orjson.loads(orjson.dumps(event))["event_id"] for some in timelines for event in some}
