@@ -9,6 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from homebody.background.delayed_events import DelayedEvents
+from homebody.core.timeline import delayed_events
+from homebody.runtime import event_loop
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import Json
@@ -134,11 +136,64 @@ def test_an_event_that_cannot_be_sent_does_not_hold_up_the_next(
     assert "event_id" in looked_up(alice, good)
 
 
-def test_what_became_of_events_is_kept_for_seven_days_and_for_the_last_thousand(
+def test_an_event_that_becomes_due_just_after_a_look_is_sent(
+    monkeypatch: pytest.MonkeyPatch, login: Login, room: Room, timer: DelayedEvents
+) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    look = timer.send_due
+
+    def slow_look() -> int | None:
+        found = look()
+        time.sleep(0.3)
+        return found
+
+    monkeypatch.setattr(timer, "send_due", slow_look)
+    schedule(alice, room_id, "soon", 150)
+
+    timer.start()
+
+    wait_for(lambda: bodies(alice, room_id) == ["soon"])
+
+
+@pytest.fixture
+def due(app: Application, login: Login, room: Room) -> tuple[Person, str]:
+    """A user and the room in which three of their events are due."""
+    alice = login("alice")
+    room_id = room(alice)
+    for number in range(3):
+        change(app, schedule(alice, room_id, str(number)), due_ts=number + 1)
+    return alice, room_id
+
+
+def test_other_requests_run_after_each_event(
+    monkeypatch: pytest.MonkeyPatch, due: tuple[Person, str], timer: DelayedEvents
+) -> None:
+    pauses: list[list[str]] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(event_loop, "pause", lambda: pauses.append([]))
+
+        timer.send_due()
+
+    assert bodies(*due) == ["0", "1", "2"]
+    assert len(pauses) >= 3
+
+
+def test_a_server_that_stops_does_not_send_all_that_is_due_first(
+    monkeypatch: pytest.MonkeyPatch, due: tuple[Person, str], timer: DelayedEvents
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(event_loop, "pause", timer.stop)
+
+        timer.send_due()
+
+    assert bodies(*due) == ["0"]
+    assert len(due[0].get("/_matrix/client/v1/delayed_events").get_json()["delayed_events"]) == 2
+
+
+def test_what_became_of_events_is_kept_for_seven_days(
     app: Application, login: Login, room: Room
 ) -> None:
-    from homebody.core.timeline import delayed_events  # noqa: PLC0415 - only here
-
     alice = login("alice")
     room_id = room(alice)
     old, new = schedule(alice, room_id, "old"), schedule(alice, room_id, "new")

@@ -12,6 +12,7 @@ from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.remote import Remotes
 from tests.helpers.rooms import Json, act, refusal, unchanged
+from tests.helpers.waiting import wait_for
 
 Room = Callable[..., str]
 STABLE = "/_matrix/client/v1/delayed_events"
@@ -327,6 +328,29 @@ def test_an_own_leave_can_be_delayed_and_a_message_deletes_itself(login: Login, 
     assert alice.get(f"rooms/{room_id}/event/{event_id}").get_json()["content"] == {}
 
 
+@pytest.mark.parametrize("delay_ms", [10, HOUR], ids=["at its time", "at once"])
+def test_a_delayed_tombstone_copies_settings_to_the_new_room(
+    login: Login, room: Room, delay_ms: int
+) -> None:
+    alice = login("alice")
+    old_id = room(alice)
+    predecessor = {"predecessor": {"room_id": old_id, "event_id": "$unknown"}}
+    new_id = alice.create_room(creation_content=predecessor)
+    tags = f"user/{alice.user_id}/rooms/{{}}/tags"
+    alice.put(tags.format(old_id) + "/u.work", json={"order": 0.5})
+    content = {"body": "moved", "replacement_room": new_id}
+    tombstone: Json = {"type": "m.room.tombstone", "state_key": "", "content": content}
+
+    delay_id = schedule(alice, old_id, **tombstone, delay_ms=delay_ms)
+    if delay_ms == HOUR:
+        manage(alice, delay_id, "send")
+    assert "event_id" in finalised(alice, delay_id)
+
+    wait_for(
+        lambda: alice.get(tags.format(new_id)).get_json() == {"tags": {"u.work": {"order": 0.5}}}
+    )
+
+
 def test_too_long_a_delay_is_refused_by_what_clients_know(
     make_app: MakeApp, login: Login, room: Room
 ) -> None:
@@ -465,6 +489,26 @@ def test_logging_out_does_not_keep_an_event_from_being_sent(login: Login, room: 
     assert timeline(alice, room_id)[-1]["content"] == TEXT
 
 
+def test_an_event_of_a_device_that_is_logged_out_cannot_be_put_off(
+    app: Application, login: Login, room: Room
+) -> None:
+    """A stolen session would otherwise keep its events for ever."""
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    delay_id = schedule(bob, room_id)
+    stranger = app.test_client()
+    before = stranger.post(f"{UNSTABLE}/{delay_id}/restart")
+    bob.post("logout")
+
+    after = stranger.post(f"{UNSTABLE}/{delay_id}/restart")
+
+    assert before.get_json() == {}
+    assert refusal(after) == (404, "M_NOT_FOUND")
+    again = login("bob")
+    assert manage(again, delay_id, "restart") == (200, "")
+    assert [it["delay_id"] for it in scheduled(again)] == [delay_id]
+
+
 def test_sending_counts_under_the_limit_of_messages(make_app: MakeApp) -> None:
     limits = {"rc_message.burst_count": "3", "rc_message.per_second": "0.01"}
     app = make_app(rate_limits="true", **limits)
@@ -496,6 +540,18 @@ def test_a_call_with_a_heart_beat_each_second_is_not_limited(make_app: MakeApp) 
     for _ in range(300):
         refused = manage(alice, delay_id, "restart")
     assert refused == (429, "M_LIMIT_EXCEEDED")
+
+
+def test_a_list_counts_as_many_requests(make_app: MakeApp) -> None:
+    app = make_app(rate_limits="true")
+    body = {"username": "alice", "auth": {"type": "m.login.dummy"}}
+    session = app.test_client().post("/_matrix/client/v3/register", json=body).get_json()
+    alice = Person(app.test_client(), "@alice:localhost", session["access_token"], "")
+
+    answers = [alice.get(STABLE).status_code for _ in range(30)]
+
+    assert answers[:10] == [200] * 10
+    assert answers[-1] == 429
 
 
 def test_suspended_users_cancel_but_send_nothing(

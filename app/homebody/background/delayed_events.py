@@ -23,10 +23,11 @@ from homebody.core.ephemeral.timers import Timers
 from homebody.core.federation import policy_servers
 from homebody.core.ratelimits import RateLimits
 from homebody.core.rooms import delayed_sending
-from homebody.core.timeline import delayed_events, leaving_threads, store
+from homebody.core.timeline import delayed_events
 from homebody.core.timeline.policies import UnapprovedError
 from homebody.errors import MatrixError
 from homebody.outside.federation import FederationClient
+from homebody.runtime import event_loop
 from homebody.storage.database import Database
 
 LOG = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class DelayedEvents:
         self._rate_limits = rate_limits
         self._timers = Timers(now_ms)
         self._wake_ts: int | None = None
-        self._is_started = False
+        self._is_started = self._is_stopped = False
         self._asking: set[str] = set()
         """Events that the policy servers of their rooms are asked about."""
 
@@ -61,7 +62,7 @@ class DelayedEvents:
 
     def stop(self) -> None:
         """Send nothing more; an event that is being sent is finished."""
-        self._is_started = False
+        self._is_started, self._is_stopped = False, True
         self._timers.close()
 
     def note(self, due_ts: int) -> None:
@@ -75,9 +76,7 @@ class DelayedEvents:
             return  # an earlier event has come since
         self._wake_ts = None
         try:
-            self.send_due()
-            with self._db.read() as tx:
-                next_ts = delayed_events.next_due_ts(tx)
+            next_ts = self.send_due()
         except (MatrixError, OSError) as problem:  # such as a full disk
             LOG.warning("delayed events have to wait: %s", problem)
             next_ts = self._timers.now_ms() + _MS_AFTER_A_FAULT
@@ -87,16 +86,22 @@ class DelayedEvents:
         if next_ts is not None:
             self.note(next_ts)
 
-    def send_due(self) -> None:
-        """Send all events that are due. Raises MatrixError (503) when the disk is full."""
+    def send_due(self) -> int | None:
+        """Send all events that are due; return when (ms) the next one is, None if there is none.
+
+        Raises MatrixError (503) when the disk is full.
+        """
         wait_for_commit: Callable[[], None] | None = None
         while True:
             with self._db.read() as tx:
                 found = [it for it in delayed_events.due(tx) if it not in self._asking]
-            if not found:
-                return
+                if not found:  # what becomes due from now on is the next one
+                    return delayed_events.next_due_ts(tx)
             for delay_id in found:
+                if self._is_stopped:
+                    return None
                 wait_for_commit = self._send(delay_id) or wait_for_commit
+                event_loop.pause()  # a write that need not wait for others yields to nobody
             if wait_for_commit is not None:
                 wait_for_commit()
 
@@ -104,7 +109,6 @@ class DelayedEvents:
         self, delay_id: str, approved: Mapping[Any, Any] = _NOTHING
     ) -> Callable[[], None] | None:
         """Send an event if it is due still; return what waits until that is on the disk."""
-        redacted = None
         try:
             with self._db.write(is_awaited=False) as tx:
                 it = delayed_events.if_due(tx, delay_id)
@@ -114,9 +118,7 @@ class DelayedEvents:
                 sender = delayed_sending.requester(tx, it.user_id)
                 if not approved:
                     self._rate_limits.of(sender).check("rc_message", it.user_id)
-                delayed_sending.send(tx, it, sender)
-                if it.type == store.REDACTION and not sender.is_shadow_banned:
-                    redacted = str(it.content.get("redacts"))
+                follow = delayed_sending.send(tx, it, sender)
         except UnapprovedError as needed:
             self._ask(delay_id, needed, approved)
             return None
@@ -127,9 +129,9 @@ class DelayedEvents:
         except Exception:
             LOG.exception("can't send the delayed event %s…", delay_id[:10])
             return self._give_up(delay_id, errors.unknown("Something is wrong with the server"))
-        if redacted is not None:
+        if follow is not None:
             tx.wait_for_commit()
-            leaving_threads.follow(self._db, redacted)
+            follow(self._db)
         return tx.wait_for_commit
 
     def _give_up(self, delay_id: str, problem: MatrixError) -> Callable[[], None]:

@@ -22,7 +22,7 @@ from homebody.context import homeserver
 from homebody.core.ephemeral import presence
 from homebody.core.events import state
 from homebody.core.rooms import delayed_sending
-from homebody.core.timeline import delayed_events, leaving_threads, sending, store
+from homebody.core.timeline import delayed_events, sending
 from homebody.errors import MatrixError
 from homebody.spec import canonical_json, identifiers
 from homebody.spec.events import Json
@@ -32,6 +32,8 @@ bp_v1 = Blueprint("delayed_events_v1", __name__, url_prefix="/_matrix/client/v1"
 
 ACTIONS: Final = ("send", "cancel", "restart")
 UNSTABLE: Final = "/org.matrix.msc4140"
+COST_OF_LIST: Final = 10
+"""Requests as which a list counts, of a hundred events of up to 64 KiB."""
 
 
 class Delayed(msgspec.Struct):
@@ -53,7 +55,7 @@ class Update(msgspec.Struct):
 @authenticated(guests=True)
 def put_delayed_event(room_id: str, event_type: str, txn_id: str) -> Json:
     """Schedule an event."""
-    draft = sending.Draft(room_id, requester().user_id, event_type, {}, txn_id=txn_id)
+    draft = _draft(room_id, event_type, txn_id)
     if (known := _scheduled_before(draft)) is not None:
         return known
     body = http.body_as(Delayed, max_bytes=http.MAX_EVENT_BYTES)
@@ -70,7 +72,7 @@ def schedule(
 
     Raises M_UNKNOWN (400) for one that is too long, with what clients look for.
     """
-    draft = sending.Draft(room_id, requester().user_id, event_type, {}, txn_id=txn_id)
+    draft = _draft(room_id, event_type, txn_id)
     if (known := _scheduled_before(draft)) is not None:
         return known
     content = http.json_object(max_bytes=http.MAX_EVENT_BYTES)
@@ -89,7 +91,7 @@ def schedule(
 @authenticated(guests=True)
 def get_delayed_events() -> Json:
     """Return the events that the user has scheduled, the next one first."""
-    _limit()
+    _limit(COST_OF_LIST)
     with homeserver.database.read() as tx:
         found = delayed_events.scheduled(tx, requester().user_id)
     return {"delayed_events": [it.shown() for it in found]}
@@ -169,9 +171,14 @@ def _send(delay_id: str, user_id: str | None) -> None:
         if it is None:
             return
         tx.approved = g.get("approved", {})
-        delayed_sending.send(tx, it, delayed_sending.requester(tx, it.user_id))
-    if it.type == store.REDACTION and not sender.is_shadow_banned:
-        leaving_threads.follow(homeserver.database, str(it.content.get("redacts")))
+        follow = delayed_sending.send(tx, it, delayed_sending.requester(tx, it.user_id))
+    if follow is not None:
+        follow(homeserver.database)
+
+
+def _draft(room_id: str, event_type: str, txn_id: str | None) -> sending.Draft:
+    me = requester()
+    return sending.Draft(room_id, me.user_id, event_type, {}, device_id=me.device_id, txn_id=txn_id)
 
 
 def _scheduled_before(draft: sending.Draft) -> Json | None:
@@ -179,7 +186,7 @@ def _scheduled_before(draft: sending.Draft) -> Json | None:
     if draft.txn_id is None:
         return None
     with homeserver.database.read() as tx:
-        known = delayed_events.scheduled_before(tx, _of_device(draft))
+        known = delayed_events.scheduled_before(tx, draft)
     return None if known is None else {"delay_id": known.delay_id}
 
 
@@ -189,10 +196,10 @@ def _schedule(draft: sending.Draft, content: Json, state_key: str | None, delay_
     authentication.rate_limits().check("rc_message", me.user_id)
     _check(draft, content, state_key)
     ts = None if me.service is None else http.timestamp()
-    wanted = sending.Draft(
-        *(draft.room_id, me.user_id, draft.type, content, state_key),
-        device_id=me.device_id,
-        txn_id=draft.txn_id,
+    wanted = replace(
+        draft,
+        content=content,
+        state_key=state_key,
         origin_server_ts=ts,
         sticky_ms=http.sticky_ms(),
     )
@@ -220,11 +227,7 @@ def _check(draft: sending.Draft, content: Json, state_key: str | None) -> None:
         raise errors.bad_json(str(problem)) from None
 
 
-def _of_device(draft: sending.Draft) -> sending.Draft:
-    return replace(draft, device_id=requester().device_id)
-
-
-def _limit() -> None:
+def _limit(cost: int = 1) -> None:
     user = maybe_requester()
     key = authentication.address_key() if user is None else user.user_id
-    authentication.rate_limits().check("rc_delayed_event_mgmt", key)
+    authentication.rate_limits().check("rc_delayed_event_mgmt", key, cost)

@@ -5,15 +5,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from homebody import errors
 from homebody.core.accounts import accounts, overrides
 from homebody.core.events import state
-from homebody.core.rooms import state_events
-from homebody.core.timeline import delayed_events, sending, shadow_bans
+from homebody.core.rooms import personal_settings, state_events
+from homebody.core.timeline import delayed_events, leaving_threads, sending, shadow_bans, store
 from homebody.core.timeline.delayed_events import Delayed
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester
-from homebody.storage.database import Reader, Tx
+from homebody.storage.database import Database, Reader, Tx
+
+Follow = Callable[[Database], None]
+"""What follows from an event, in writes of its own."""
 
 MEMBERSHIPS = ("leave", "ban")
 """What can be delayed: leaving, kicks, bans and their ends. For invites and joins, other servers
@@ -50,14 +56,23 @@ def requester(tx: Reader, user_id: str) -> Requester:
     )
 
 
-def send(tx: Tx, it: Delayed, sender: Requester) -> str:
-    """Send a scheduled event, and return its id. `sender` is what `requester` returns.
+def send(tx: Tx, it: Delayed, sender: Requester) -> Follow | None:
+    """Send a scheduled event, and return what is to be done after the write, if anything is.
 
+    `sender` is what `requester` returns.
     Raises as sending.send_message and state_events.put do, and UnapprovedError.
     """
+    before = tx.position
     event_id = _send_message(tx, it, sender) if it.state_key is None else _set_state(tx, it, sender)
     delayed_events.note_sent(tx, it.delay_id, event_id)
-    return event_id
+    if sender.is_shadow_banned:
+        return None
+    if it.type == store.REDACTION:
+        return partial(leaving_threads.follow, event_id=str(it.content.get("redacts")))
+    if (it.type, it.state_key) == personal_settings.TOMBSTONE:
+        users = personal_settings.members_of_replacement(tx, it.room_id, before)
+        return partial(personal_settings.copy_for_users, room_id=it.room_id, user_ids=users)
+    return None
 
 
 def _send_message(tx: Tx, it: Delayed, sender: Requester) -> str:

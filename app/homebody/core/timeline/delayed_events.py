@@ -17,12 +17,13 @@ from __future__ import annotations
 import secrets
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, exists, func, insert, or_, select, update
 
 from homebody import errors
 from homebody.core.timeline.sending import Draft
 from homebody.errors import MatrixError
 from homebody.models.delayed_events import DelayedEvent
+from homebody.models.devices import Device
 from homebody.spec.events import Json
 from homebody.storage.database import Reader, Tx
 from homebody.storage.statements import Result
@@ -73,6 +74,14 @@ _RESTART = (
     .where(DelayedEvent.delay_id == bindparam("which"), DelayedEvent.due_ts.is_not(None))
     .values(scheduled_ts=bindparam("at"), due_ts=bindparam("at") + DelayedEvent.delay_ms)
 )
+_RESTART_BY_ID = _RESTART.where(
+    or_(
+        DelayedEvent.device_id == "",
+        exists().where(
+            Device.user_id == DelayedEvent.user_id, Device.device_id == DelayedEvent.device_id
+        ),
+    )
+)
 _FINALISE = (
     update(DelayedEvent)
     .where(DelayedEvent.delay_id == bindparam("which"), DelayedEvent.due_ts.is_not(None))
@@ -92,7 +101,7 @@ _FORGET_OLD = delete(DelayedEvent).where(DelayedEvent.finalised_ts < bindparam("
 _FORGET_MANY = delete(DelayedEvent).where(
     DelayedEvent.delay_id.in_(
         select(DelayedEvent.delay_id)
-        .where(DelayedEvent.user_id == bindparam("of_user"), DelayedEvent.due_ts.is_(None))
+        .where(DelayedEvent.user_id == bindparam("of_user"), DelayedEvent.finalised_ts.is_not(None))
         .order_by(DelayedEvent.finalised_ts.desc())
         .offset(MAX_KEPT)
     )
@@ -196,14 +205,20 @@ def scheduled(tx: Reader, user_id: str) -> list[Delayed]:
 def restart(tx: Tx, delay_id: str, user_id: str | None = None) -> None:
     """Let the delay of a scheduled event begin again.
 
+    Without `user_id`, only while the device that has scheduled it is logged in: a program that
+    knows the id could otherwise put it off for ever, and send it when it likes.
     Raises M_NOT_FOUND, also for one that was sent: the client then schedules another; M_UNKNOWN
     (409) for one that was cancelled.
     """
     if user_id is not None:
         find(tx, delay_id, user_id)
-    if tx.sql.execute(_RESTART, {"which": delay_id, "at": tx.now_ms}).rowcount:
+    statement = _RESTART_BY_ID if user_id is None else _RESTART
+    if tx.sql.execute(statement, {"which": delay_id, "at": tx.now_ms}).rowcount:
         return
-    if find(tx, delay_id, user_id).event_id is not None:
+    found = find(tx, delay_id, user_id)
+    if found.due_ts is not None:
+        raise errors.not_found("The device that has scheduled the event is logged out")
+    if found.event_id is not None:
         raise errors.not_found("The event was sent already")
     raise _conflict("The event was cancelled already")
 
