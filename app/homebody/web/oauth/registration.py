@@ -54,15 +54,14 @@ class Form:
 @for_everyone
 def show_registration() -> Response:
     """Return the page on which a new user chooses a name and a password."""
-    _following()
-    return _page(Form())
+    return _page(Form(), _following())
 
 
 @bp.post("/register")
 @for_everyone
 def register() -> Response:
     """Register the account, and go on with what the client has asked for."""
-    _following()
+    following = _following()
     flow = registration.flows(homeserver.server.config)[0]
     authentication.rate_limits().check("rc_registration", address_key())
     form = Form(request.form.get("name", "").strip(), request.form.get("password", ""))
@@ -70,7 +69,7 @@ def register() -> Response:
         form.token = request.form.get("token", "").strip()
     _check(form)
     if form.problems:
-        return _page(form)
+        return _page(form, following)
     try:
         password_hash = accounts.hash_password(homeserver.server, form.password)
         with homeserver.database.write() as tx:
@@ -81,9 +80,9 @@ def register() -> Response:
         if error.errcode not in _FIELD_OF:
             raise
         form.problems[_FIELD_OF[error.errcode]] = f"{error.message}."
-        return _page(form)
+        return _page(form, following)
     newcomers.join_rooms(homeserver.database, user_id)
-    return browser_sessions.with_session(see_other(_following()), session)
+    return browser_sessions.with_session(see_other(following), session)
 
 
 def _check(form: Form) -> None:
@@ -105,7 +104,7 @@ def _check(form: Form) -> None:
         form.problems["terms"] = "You can only have an account here if you agree."
 
 
-def _page(form: Form) -> Response:
+def _page(form: Form, following: str) -> Response:
     config = homeserver.server.config
     if config.registration == "closed":
         raise errors.forbidden("Registration is closed on this server. Ask its administrator")
@@ -114,8 +113,8 @@ def _page(form: Form) -> Response:
         400 if form.problems else 200,
         form=form,
         config=config,
-        authorize=_following(),
-        sign_on=browser_sessions.sign_on_links(_following()),
+        authorize=following,
+        sign_on=browser_sessions.sign_on_links(following),
     )
 
 
