@@ -20,7 +20,7 @@ class OAuthClient(Base):
 
 
 class OAuthConsent(Base):
-    """A client that a user has let in before.
+    """A client that a user has let in, and that is let in again without a question.
 
     Written by core/accounts/oauth_sessions.py.
     """

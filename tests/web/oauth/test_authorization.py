@@ -438,7 +438,9 @@ def test_without_a_session_no_page_is_shown_to_a_client_that_wants_none(
 
     answer = app.test_client().get(example.url(prompt="none", response_mode="fragment"))
 
-    assert returned(answer)["error"] == "login_required"
+    given = returned(answer)
+    assert (given["error"], given["state"]) == ("login_required", "xyz")
+    assert given["iss"] == "http://localhost:8008/"
     assert "#" in answer.headers["Location"]
 
 
