@@ -21,7 +21,7 @@ from homebody.config.login_providers import OidcProvider
 from homebody.context import homeserver
 from homebody.core import well_known
 from homebody.core.accounts import access_tokens, accounts, login_tokens
-from homebody.core.sessions import appservice_users, devices, login, sign_on_sessions
+from homebody.core.sessions import appservice_users, devices, login
 from homebody.spec.events import Json
 
 bp = Blueprint("login", __name__)
@@ -138,10 +138,7 @@ def _by_token(wanted: Login, options: login.SessionRequest) -> Json:
     with interactive.logging_refusals(None):
         authentication.rate_limits().check("rc_login.address", address_key())
         with homeserver.database.write() as tx:
-            user_id, browser_hash = login_tokens.redeem(tx, wanted.token)
-            session = login.start_session(tx, user_id, options)
-            sign_on_sessions.note_device(tx, user_id, browser_hash, session["device_id"])
-            return session
+            return login.begin_by_token(tx, wanted.token, options)
 
 
 def _log_in_for_service(body: Json, wanted: Login) -> Json:

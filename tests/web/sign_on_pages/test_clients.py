@@ -13,7 +13,8 @@ from homebody.web import Application
 from homebody.web.sign_on_pages.clients import with_token
 from tests.conftest import PASSWORD, Login, MakeApp
 from tests.helpers.openid_provider import Provider, visit
-from tests.helpers.pages import field, log_in
+from tests.helpers.pages import field, log_in, send
+from tests.helpers.rooms import refusal
 from tests.web.test_pages import visible
 
 V3 = "/_matrix/client/v3/"
@@ -80,6 +81,17 @@ def test_a_client_logs_in_by_a_provider_once_the_user_agrees(
     assert answer.headers["Location"].startswith("https://client.test/?a=b&loginToken=hbl_")
     assert session.get_json()["user_id"] == "@1234:localhost"
     assert again.status_code == 403
+
+
+def test_a_token_ends_with_the_session_of_the_browser(
+    browser: FlaskClient, provider: Provider
+) -> None:
+    answer = agree(browser, ask(browser, provider))
+    send(browser, "/_homebody/logout", page="/_homebody/account/")
+
+    session = token_login(browser, answer.headers["Location"])
+
+    assert refusal(session) == (403, "M_FORBIDDEN")
 
 
 def test_without_providers_the_user_logs_in_by_password(make_app: MakeApp, login: Login) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from homebody import errors
 from homebody.core.accounts import access_tokens, accounts, login_tokens, oauth_sessions, threepids
-from homebody.core.sessions import browser_sessions, devices, invitations
+from homebody.core.sessions import browser_sessions, devices, invitations, sign_on_sessions
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Tx
 
@@ -103,6 +103,20 @@ def begin(tx: Tx, account: accounts.AccountInfo, request: SessionRequest) -> Jso
         raise errors.forbidden(WRONG)
     accounts.check_active(tx, account)
     return start_session(tx, account.user_id, request)
+
+
+def begin_by_token(tx: Tx, token: str, request: SessionRequest) -> Json:
+    """Start a session with a login token, and return what `start_session` does.
+
+    Raises as `login_tokens.redeem` does, and M_FORBIDDEN if the user has logged out of the browser
+    that got the token.
+    """
+    user_id, browser_hash = login_tokens.redeem(tx, token)
+    if browser_hash is not None and not browser_sessions.is_open(tx, browser_hash):
+        raise errors.forbidden("You have logged out of the browser meanwhile")
+    session = start_session(tx, user_id, request)
+    sign_on_sessions.note_device(tx, user_id, browser_hash, session["device_id"])
+    return session
 
 
 def change_password(tx: Tx, user_id: str, password_hash: str) -> None:
