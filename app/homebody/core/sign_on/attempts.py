@@ -118,5 +118,10 @@ def vouch(tx: Tx, state: str, identity: Identity) -> None:
 
 
 def end(tx: Tx, state: str) -> None:
-    """End a login: it has led to a session, a link or a confirmation."""
-    tx.sql.execute(delete(Row).where(Row.state_hash == access_tokens.hash_of(state)))
+    """End a login, as it leads to a session, a link or a confirmation. It can do so once.
+
+    Raises M_FORBIDDEN if a concurrent request has ended it.
+    """
+    ended = delete(Row).where(Row.state_hash == access_tokens.hash_of(state))
+    if not tx.sql.execute(ended).rowcount:
+        raise errors.forbidden(OVER)
