@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 from homebody import errors
 from homebody.background.tasks import Tasks
 from homebody.core import archives, tasks
+from homebody.core.accounts import external_ids
 from homebody.core.administration import export
 from homebody.core.sessions import deactivation
 from homebody.core.tasks import Task
@@ -89,6 +90,7 @@ def test_an_archive_has_what_the_user_has_put_here(
     room_id = alice.create_room(preset="public_chat")
     sent = [alice.send(room_id, f"message {number}") for number in range(3)]
     with app.homeserver.database.write() as tx:
+        external_ids.add(tx, alice.user_id, "keycloak", "17")
         thread_subscriptions.subscribe(tx, alice.user_id, room_id, sent[0], None)
         thread_subscriptions.unsubscribe(tx, alice.user_id, room_id, sent[1])
     uri = upload(alice)
@@ -98,6 +100,7 @@ def test_an_archive_has_what_the_user_has_put_here(
     assert archive.testzip() is None
     account = json.loads(archive.read("account.json"))
     assert account["profile"] == {"displayname": "Alice L."}
+    assert account["logins_elsewhere"] == [["keycloak", "17"]]
     assert account["account_data"][""]["org.example.colour"] == {"colour": "blue"}
     assert account["thread_subscriptions"] == {room_id: [sent[0]]}
     assert [it["device_id"] for it in account["devices"]] == [alice.device_id]

@@ -23,7 +23,7 @@ from sqlalchemy import Row, bindparam, select
 
 from homebody import errors
 from homebody.core import archives, tasks
-from homebody.core.accounts import accounts, threepids
+from homebody.core.accounts import accounts, external_ids, threepids
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.administration import user_activity
 from homebody.core.media import files, quarantine
@@ -51,7 +51,8 @@ EVENTS_AT_ONCE: Final = 200
 README: Final = """\
 The data of {user_id} on this Matrix server, as of {when}.
 
-account.json   profile, e-mail addresses, devices, and settings by room ("" is for all rooms)
+account.json   profile, e-mail addresses, logins elsewhere, devices, and settings by room ("" is for
+               all rooms)
 rooms.jsonl    the rooms in which you are or were
 events.jsonl   what you have sent, one event a line, room by room; what you have deleted is empty,
                and encrypted messages are encrypted
@@ -203,6 +204,7 @@ def _described(tx: Reader, db: Database, user_id: str) -> Json:
         "created_ts": account.created_ts,
         "profile": profiles.of(tx, user_id),
         "addresses": threepids.of_user(tx, user_id),
+        "logins_elsewhere": external_ids.of_user(tx, user_id),
         "devices": devices.described_for_admin(tx, user_id, LastSeen(db)),
         "account_data": account_data.everything(tx, user_id),
         "thread_subscriptions": thread_subscriptions.everything(tx, user_id),
