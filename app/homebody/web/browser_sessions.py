@@ -195,7 +195,7 @@ def with_sign_on_cookie(response: Response, value: str) -> Response:
 def sign_on_links(wanted: str) -> list[tuple[str, str]]:
     """Return the name of each login provider, and the link to log in there, then open `wanted`.
 
-    `wanted` is the path of a page of this server, with its query.
+    `wanted` is the path of one of our pages, with its query.
     """
     return [
         (it.name, f"{SIGN_ON_START}{it.id}?next={quote(wanted, safe='')}")
@@ -203,11 +203,11 @@ def sign_on_links(wanted: str) -> list[tuple[str, str]]:
     ]
 
 
-def local_path(wanted: str) -> str | None:
-    """Return the path of a page of this server as it is, None for whatever else."""
-    is_ours = wanted.startswith("/") and not wanted.startswith("//")
-    is_plain = wanted.isascii() and wanted.isprintable() and "\\" not in wanted
-    return wanted if is_ours and is_plain else None
+def next_page() -> str:
+    """Return the page that the user wants after the login, if it is one of ours."""
+    wanted = request.values.get("next", "")
+    is_ours = wanted.startswith(PREFIX) and "\\" not in wanted and wanted.isprintable()
+    return wanted if is_ours and wanted.isascii() else f"{PREFIX}account/"
 
 
 def forget(response: Response) -> Response:
@@ -244,7 +244,7 @@ def message_of(error: MatrixError) -> str:
 def show_login() -> Response:
     """Return the page on which users log in to the pages of this server."""
     if visitor() is not None:
-        return see_other(_next())
+        return see_other(next_page())
     return _login_page()
 
 
@@ -259,7 +259,7 @@ def log_in() -> Response:
             token = browser_sessions.begin(tx, proved, **client())
     except MatrixError as error:
         return _login_page(error, name)
-    return with_session(see_other(_next()), token)
+    return with_session(see_other(next_page()), token)
 
 
 @bp.post(f"{PREFIX}logout")
@@ -390,34 +390,27 @@ def to_login(wanted: str = "") -> Response:
     return see_other(f"{LOGIN}?next={quote(wanted)}" if wanted else LOGIN)
 
 
-def _next() -> str:
-    """Return the page that the user wanted, if it is one of this server."""
-    wanted = request.values.get("next", "")
-    is_ours = wanted.startswith(PREFIX) and "\\" not in wanted and wanted.isprintable()
-    return wanted if is_ours and wanted.isascii() else f"{PREFIX}account/"
-
-
 def _login_page(error: MatrixError | None = None, name: str = "") -> Response:
     return pages.page(
         "browser_login.html",
         error.status if error else 200,
         name=name or _hint(),
-        next=_next(),
+        next=next_page(),
         registration=_registration(),
-        sign_on=sign_on_links(_next()),
+        sign_on=sign_on_links(next_page()),
         problem=message_of(error) if error else "",
     )
 
 
 def _hint() -> str:
     """Return the user whom a client expects to log in, for the field of the form."""
-    hints = parse_qs(urlsplit(_next()).query).get("login_hint", [""])
+    hints = parse_qs(urlsplit(next_page()).query).get("login_hint", [""])
     return hints[0].removeprefix("mxid:")[:255]
 
 
 def _registration() -> str:
     """Return the page on which a new user of a client registers, if that is why we are here."""
-    authorize, query = f"{PREFIX}oauth/authorize?", _next()
+    authorize, query = f"{PREFIX}oauth/authorize?", next_page()
     if homeserver.server.config.registration == "closed" or not query.startswith(authorize):
         return ""
     return query.replace(authorize, f"{PREFIX}oauth/register?", 1)

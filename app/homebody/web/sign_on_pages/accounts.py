@@ -10,10 +10,8 @@ from flask import Blueprint, Response, request
 from homebody import errors
 from homebody.client_server import authentication
 from homebody.client_server.authentication import address_key
-from homebody.config.login_providers import OidcProvider
 from homebody.context import homeserver
 from homebody.core.accounts import accounts
-from homebody.core.accounts.accounts import AccountInfo
 from homebody.core.rooms import newcomers
 from homebody.core.sign_on import attempts, logins
 from homebody.core.sign_on.attempts import Attempt
@@ -172,15 +170,14 @@ def _link_page(
     problems: dict[str, str] | None = None,
     status: int = 200,
 ) -> Response:
-    me: AccountInfo | None = browser_sessions.visitor()
+    me = browser_sessions.visitor()
     if me is None or me.user_id != attempt.user_id:
         raise errors.forbidden(attempts.OVER)
-    provider = homeserver.login_providers.find(identity.provider)
     return pages.page(
         "sign_on_link.html",
         status,
         state=state,
-        provider=provider,
+        provider=homeserver.login_providers.find(identity.provider),
         identity=identity,
         problems=problems or {},
     )
@@ -189,7 +186,7 @@ def _link_page(
 def _new_page(state: str, identity: Identity, form: Form, status: int = 400) -> Response:
     """Return the page for a login without an account."""
     config = homeserver.server.config
-    provider: OidcProvider = homeserver.login_providers.find(identity.provider)
+    provider = homeserver.login_providers.find(identity.provider)
     policy = logins.registration_policy(config, provider)
     if policy == "closed" and not provider.allow_existing_users:
         raise errors.forbidden(logins.NOT_OPEN)

@@ -41,8 +41,7 @@ _REFUSED: Final = {"access_denied", "consent_required", "interaction_required", 
 @for_everyone
 def start(provider_id: str) -> Response:
     """Lead the browser to a provider; after the login, it opens the page `next`."""
-    wanted = browser_sessions.local_path(request.args.get("next", ""))
-    return leave(provider_id, "login", wanted or ACCOUNT)
+    return leave(provider_id, "login", browser_sessions.next_page())
 
 
 @bp.get("/link/<provider_id>")
