@@ -3,8 +3,8 @@
     state        before the join, of the servers in turn; its events are stored, as outliers
     members      they are added to the state, in many writes
     recheck      what has come meanwhile is checked by the full state
-    full         the room is a partial one no more: in one write, with what the check has refused
     correction   what was rejected too early is stored, and in the state of what follows it
+    full         the room is a partial one no more: in one write, with what a last check has refused
 
 If no server responds, all are asked again, until one does or the last user has left. A process that
 starts goes on where another one has ended.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Final
 
 from homebody.core import incoming, partial_rooms
@@ -166,21 +166,23 @@ class PartialJoins:
             event_loop.pause()
         with self._locks.own("room", room.room_id), self._db.write() as writing:
             partial_state.unlearn_others(writing, room.room_id, at, members)
-        again = self._make_full(room, at)
-        if again:
-            standings = self._inbound.store(room.room_id, again)
-            accepted = [it.event for it in again if standings.get(it.event.event_id) == ACCEPTED]
-            late = [it.event_id for it in accepted if it.state_key is not None]
-            if late:
-                self._correct(room.room_id, at, late)
+        # what was rejected is to be in the state of what follows it before anybody reads that
+        self._store_again(room.room_id, self._recheck(room, at, is_last=False))
+        self._store_again(room.room_id, self._recheck(room, at, is_last=True))
         self._inbound.queues.begin(room.room_id)
 
-    def _make_full(self, room: PartialRoom, at: int) -> list[Received]:
-        """Check again what has come since the join at a position, and make the room full.
+    def _recheck(self, room: PartialRoom, at: int, *, is_last: bool) -> list[Received]:
+        """Check again what has come since the join at a position.
 
+        `is_last`: make the room full in the same write.
         Returns the events that were rejected as less was known.
         """
-        recheck = self._checked(room.room_id, at)
+        recheck = Recheck(room.room_id, at)
+        while True:
+            with self._db.read() as tx:
+                if not recheck.go_on(tx, SECONDS_PER_READ):
+                    break
+            event_loop.pause()
         with self._locks.own("room", room.room_id), self._db.write() as writing:
             join = state.find_any(writing, room.event_id)
             if join is None or partial_rooms.find(writing, room.room_id) != room:
@@ -189,22 +191,19 @@ class PartialJoins:
             rejected = rechecks.rejected_since(writing, room.room_id, join.number, MAX_REJECTED)
             position = writing.next_position()
             recheck.apply(writing, position)
-            partial_state.make_full(writing, room.room_id, position)
-            incoming.try_now(writing, room.room_id)
-        LOG.info("all members of %s are known", room.room_id)
+            if is_last:
+                partial_state.make_full(writing, room.room_id, position)
+                incoming.try_now(writing, room.room_id)
+                LOG.info("all members of %s are known", room.room_id)
         return [Received(it, events.encode(it.pdu, it.version)) for it in rejected]
 
-    def _checked(self, room_id: str, at: int) -> Recheck:
-        """Check the events of a room after a position, but for those that come meanwhile."""
-        recheck = Recheck(room_id, at)
-        while True:
-            with self._db.read() as tx:
-                if not recheck.go_on(tx, SECONDS_PER_READ):
-                    return recheck
-            event_loop.pause()
-
-    def _correct(self, room_id: str, at: int, late: Collection[str]) -> None:
-        """Add state events that were rejected too early to the state of what follows them."""
+    def _store_again(self, room_id: str, rejected: Sequence[Received]) -> None:
+        """Store events that were rejected too early, and correct the state of what follows them."""
+        standings = self._inbound.store(room_id, rejected)
+        accepted = [it.event for it in rejected if standings.get(it.event.event_id) == ACCEPTED]
+        late = [it.event_id for it in accepted if it.state_key is not None]
+        if not late:
+            return
         with self._db.read() as tx:
             numbers = {it: known.number for it, known in state.find_many(tx, late).items()}
         correction, has_more = Correction(room_id, numbers), True
@@ -214,10 +213,6 @@ class PartialJoins:
             event_loop.pause()
         with self._locks.own("room", room_id), self._db.write() as writing:
             correction.finish(writing)
-        recheck = self._checked(room_id, at)
-        with self._locks.own("room", room_id), self._db.write() as writing:
-            recheck.go_on(writing, math.inf)
-            recheck.apply(writing, writing.next_position())
 
 
 def begun(server: Server, asked: str, join: Join, checked: Checked) -> PartialRoom | None:
