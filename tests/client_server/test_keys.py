@@ -299,6 +299,46 @@ def test_a_claim_wakes_a_waiting_sync(login: Login) -> None:
 
 
 @pytest.mark.parametrize("has_fallback", [False, True])
+def test_a_claim_between_two_requests_ends_the_wait_of_the_second_at_once(
+    login: Login, *, has_fallback: bool
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    if has_fallback:
+        upload(alice, fallback_keys=fallback(alice, "f"))
+    else:
+        upload(alice, one_time_keys=one_time(alice, "a", "b"))
+    since = alice.sync()["next_batch"]
+    claim_one(bob, alice)
+
+    began = time.monotonic()
+    answer = alice.sync(since, timeout=20_000)
+    repeated = alice.sync(since, timeout=20_000)
+    taken = time.monotonic() - began
+    upload(alice, one_time_keys=one_time(alice, "c"))
+    later = alice.sync(answer["next_batch"], timeout=300)
+
+    assert taken < 5
+    assert answer["device_one_time_keys_count"] == {CURVE: 0 if has_fallback else 1}
+    assert answer["device_unused_fallback_key_types"] == []
+    assert repeated == answer
+    assert time.monotonic() - began - taken >= 0.3
+    assert later["device_one_time_keys_count"] == {CURVE: 1 if has_fallback else 2}
+
+
+def test_a_claim_of_a_fallback_key_that_was_used_before_ends_no_wait(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    upload(alice, fallback_keys=fallback(alice, "f"))
+    claim_one(bob, alice)
+    since = alice.sync()["next_batch"]
+    claim_one(bob, alice)
+
+    began = time.monotonic()
+    alice.sync(since, timeout=300)
+
+    assert time.monotonic() - began >= 0.3
+
+
+@pytest.mark.parametrize("has_fallback", [False, True])
 def test_a_claim_wakes_a_waiting_connection_and_one_before_is_told_at_once(
     login: Login, *, has_fallback: bool
 ) -> None:

@@ -53,7 +53,7 @@ class _Search:
             found.state,
             ephemeral=upto,
             extension_rooms=extensions.rooms,
-            key_counts=extensions.key_counts,
+            shows_typing=extensions.shows_typing,
         )
         translated = merged.room if self.request.is_merged else deployed.room
         rooms = {

@@ -16,7 +16,7 @@ from flask import Blueprint, g, request
 from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, must_be_me, requester
 from homebody.context import homeserver
-from homebody.core.encryption import one_time_keys, to_device
+from homebody.core.encryption import to_device
 from homebody.core.ephemeral import presence
 from homebody.core.sync import sync
 from homebody.core.sync.spans import SyncToken
@@ -77,10 +77,10 @@ def _sync_request() -> SyncRequest:
             filters.resolve(tx, me.user_id, text) if text else EVERYTHING,
             token.position,
             token.ephemeral or 0,
+            is_quiet=token.is_quiet,
             is_initial=not since,
             full_state=http.query_boolean("full_state"),
             state_section=state_section,
-            key_counts=one_time_keys.counts(tx, me.user_id, me.device_id),
         )
         device = (me.user_id, me.device_id, wanted.position)
         is_due = to_device.has_acknowledged_messages(tx, *device)

@@ -344,3 +344,39 @@ def test_who_typed_before_a_restart_types_no_more(
     assert typers(before, room_id) == [alice.user_id]
     assert typers(first, room_id) == []
     assert (typers(second, room_id), typers(second, quiet)) == (None, [alice.user_id])
+
+
+@pytest.mark.parametrize("token_of", ["this version", "an older one"])
+def test_after_a_restart_rooms_in_which_nobody_typed_are_not_mentioned(
+    make_app: MakeApp, login: Login, room: Room, token_of: str
+) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id, elsewhere = room(alice, bob), room(alice, carol)
+    say(alice, elsewhere, typing=True, timeout=120_000)
+    say(alice, room_id, typing=True)
+    say(alice, room_id, typing=False)
+    token = bob.sync()["next_batch"]
+
+    bob.client = alice.client = make_app().test_client()
+    if token_of == "an older one":
+        token = token.removesuffix("q")
+    first = bob.sync(token)
+    say(alice, room_id, typing=True)
+    second = bob.sync(first["next_batch"])
+
+    assert typers(first, room_id) == (None if token_of == "this version" else [])
+    assert typers(second, room_id) == [alice.user_id]
+
+
+def test_after_two_restarts_a_client_that_was_away_hears_who_types_no_more(
+    make_app: MakeApp, login: Login, room: Room
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    say(alice, room_id, typing=True, timeout=120_000)
+    token = bob.sync()["next_batch"]
+    make_app()
+
+    bob.client = make_app().test_client()
+
+    assert typers(bob.sync(token), room_id) == []

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from homebody import errors
 from homebody.core.accounts import sync_connections
 from homebody.core.sliding_sync import connections, kept_states
 from homebody.core.sliding_sync.connections import Connections, Place
@@ -385,8 +386,35 @@ def test_a_state_of_another_version_is_no_state(content: bytes) -> None:
 def test_a_pos_says_its_place() -> None:
     pos = connections.make_pos(b"secret", Place(12, 3))
 
+    quiet = Place(12, 3, is_quiet=True)
     assert connections.parse(pos) == Place(12, 3)
+    assert connections.parse(connections.make_pos(b"secret", quiet)) == quiet
     assert connections.make_pos(b"other", Place(12, 3)) != pos
     assert [connections.parse(it) for it in ("", "s1", f"{pos}x", "s" + "9" * 19 + pos[3:])] == (
         [None] * 4
     )
+
+
+def test_what_could_not_be_written_is_written_the_next_time(
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_states, "_WRITTEN_AT_ONCE", 1)
+    people = [login("alice"), login("bob"), login("carol")]
+    for person in people:
+        seen(person)
+
+    def written() -> list[bool]:
+        with app.homeserver.database.read() as tx:
+            keys = [(it.user_id, it.device_id, "") for it in people]
+            return [sync_connections.find(tx, key) is not None for key in keys]
+
+    def refuse(*_: object) -> None:
+        raise errors.unknown("The disk is full", 503)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sync_connections, "put", refuse)
+        write(app)
+    before = written()
+    write(app)
+
+    assert (before, written()) == ([False] * 3, [True] * 3)

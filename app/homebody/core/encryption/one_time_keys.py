@@ -10,8 +10,10 @@ MAX_KEYS keys can be claimed between two uploads, so the last MAX_KEYS claims co
 that may still be repeated; older ones are deleted. Claims of a removed device are kept for
 CLAIMS_KEPT_MS, as a client may log in with the same device ID and still have the old keys.
 
-A claim wakes the owner's waiting /sync, and responses with fewer keys than before are not empty: a
-device that waits while all its keys are claimed is to upload new ones at once.
+A claim wakes the owner's waiting /sync, and ends its wait, also that of the next request if there
+is none: a device whose keys are claimed is to upload new ones at once. Which device's keys were
+claimed at what position is kept in memory only. What is forgotten ends no wait, but each response
+has the number of keys.
 
 This module alone writes the tables one_time_keys, claimed_one_time_keys and fallback_keys.
 Spec: client-server-api#one-time-and-fallback-keys
@@ -61,19 +63,14 @@ class KeyCounts(NamedTuple):
     one_time_keys: dict[str, int]
     """{algorithm: count}"""
     unused_fallback_types: list[str]
-
-    def has_less_than(self, before: KeyCounts | None) -> bool:
-        """Return whether keys were claimed since; False if nothing is known of before."""
-        if before is None:
-            return False
-        counts = self.one_time_keys
-        return not set(before.unused_fallback_types) <= set(self.unused_fallback_types) or any(
-            counts.get(name, 0) < count for name, count in before.one_time_keys.items()
-        )
+    claimed_at: int
+    """The position of the last claim that is known; 0: none."""
 
 
 KEY_COUNTS: CacheKind[tuple[str, str], KeyCounts] = declare("key_counts", 1, lambda _: 400)
 """By (user_id, device_id)."""
+CLAIMED_AT: CacheKind[tuple[str, str], int] = declare("key_claims", 1, lambda _: 28)
+"""The position of the last claim, by (user_id, device_id)."""
 
 _OF_DEVICE = (
     OneTimeKey.user_id == bindparam("user_id"),
@@ -243,7 +240,7 @@ def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
         left.update((row[0], row[1]) for row in tx.sql.execute(_COUNTS, device))
         fallbacks = tx.sql.execute(_FALLBACKS, device)
         unused = sorted(row.algorithm for row in fallbacks if not row.is_used)
-        found = KeyCounts(left, unused)
+        found = KeyCounts(left, unused, tx.cached(CLAIMED_AT, (user_id, device_id)) or 0)
         tx.fill(KEY_COUNTS, (user_id, device_id), found)
     return found
 
@@ -259,21 +256,21 @@ def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
     allowed = [it for it in wanted if it[:2] not in over_limit]
     taken = tx.sql.execute(_OLDEST, {"wanted": allowed}).all()
     found: dict[str, dict[str, Json]] = {}
-    for row in taken:
-        _hand_out(tx, found, row)
+    _hand_out(found, taken)
     if taken:
         tx.sql.execute(_DELETE_ONE, [{**_parameters(row), "with_id": row.key_id} for row in taken])
         _record_claims(tx, taken, {it[:2]: it[3] for it in allowed})
+        _note_claims(tx, taken)
     served = {(row.user_id, row.device_id, row.algorithm) for row in taken}
     rest = [it for it in wanted if it[:3] not in served]
     if not rest:
         return found
     fallbacks = tx.sql.execute(_FALLBACKS_FOR, {"wanted": rest}).all()
-    for row in fallbacks:
-        _hand_out(tx, found, row)
-    newly_used = [_parameters(row) for row in fallbacks if not row.is_used]
+    _hand_out(found, fallbacks)
+    newly_used = [row for row in fallbacks if not row.is_used]
     if newly_used:
-        tx.sql.execute(_MARK_USED, newly_used)
+        tx.sql.execute(_MARK_USED, [_parameters(row) for row in newly_used])
+        _note_claims(tx, newly_used)
     return found
 
 
@@ -314,11 +311,18 @@ def _note_change(tx: Tx, user_id: str, device_id: str) -> None:
     bridged_devices.note_keys(tx, user_id, device_id)
 
 
-def _hand_out(tx: Tx, found: dict[str, dict[str, Json]], row: Any) -> None:
-    keys = found.setdefault(row.user_id, {}).setdefault(row.device_id, {})
-    keys[f"{row.algorithm}:{row.key_id}"] = orjson.Fragment(row.key)
-    _note_change(tx, row.user_id, row.device_id)
-    tx.wake(row.user_id)
+def _note_claims(tx: Tx, claimed: Collection[Any]) -> None:
+    position = tx.next_position()
+    for row in claimed:
+        _note_change(tx, row.user_id, row.device_id)
+        tx.remember(CLAIMED_AT, (row.user_id, row.device_id), position)
+        tx.wake(row.user_id)
+
+
+def _hand_out(found: dict[str, dict[str, Json]], rows: Collection[Any]) -> None:
+    for row in rows:
+        keys = found.setdefault(row.user_id, {}).setdefault(row.device_id, {})
+        keys[f"{row.algorithm}:{row.key_id}"] = orjson.Fragment(row.key)
 
 
 def remove_all(tx: Tx) -> None:

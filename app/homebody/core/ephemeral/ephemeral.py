@@ -89,6 +89,8 @@ class Ephemeral:
         self.lock = threading.RLock()
         # Both ordered by their last change, so that recent changes are found without a search
         self.typing: OrderedDict[str, TypingRoom] = OrderedDict()
+        self.typed_in: set[str] = set()
+        """The rooms in which somebody types."""
         self.presences: OrderedDict[str, UserPresence] = OrderedDict()
         self.unsaved: set[str] = set()
         """Users whose presence was sent to others, but not saved yet."""

@@ -86,15 +86,23 @@ def all_typing(ephemeral: Ephemeral) -> list[tuple[str, str, str]]:
 
 
 def since(
-    tx: Reader, ephemeral: Ephemeral, user_id: str, room_ids: Set[str], since: int
+    tx: Reader,
+    ephemeral: Ephemeral,
+    user_id: str,
+    room_ids: Set[str],
+    since: int,
+    *,
+    was_quiet: bool = False,
 ) -> dict[str, Json]:
     """Return {room_id: m.typing} of rooms where typing changed; since 0: where somebody types.
 
     With a token from before a restart: of all rooms, as the client may still show users whose
-    typing is lost. Ignored users are omitted.
+    typing is lost, unless `was_quiet`: nobody was typing then. Ignored users are omitted.
     """
     if ephemeral.is_of_earlier_run(since):
-        return in_rooms(tx, ephemeral, user_id, room_ids)
+        if not was_quiet:
+            return in_rooms(tx, ephemeral, user_id, room_ids)
+        since = 0
     with ephemeral.lock:
         if next(reversed(ephemeral.typing.values()), _NOBODY).position <= since:
             return {}
@@ -146,8 +154,13 @@ def _note_change(
     room.position = ephemeral.next_position()
     room.changed_at.update(dict.fromkeys(user_ids, room.position))
     ephemeral.typing.move_to_end(room_id)
+    if room.until_ms:
+        ephemeral.typed_in.add(room_id)
+    else:
+        ephemeral.typed_in.discard(room_id)
     if len(ephemeral.typing) > MAX_ROOMS:
-        ephemeral.typing.popitem(last=False)
+        oldest, _ = ephemeral.typing.popitem(last=False)
+        ephemeral.typed_in.discard(oldest)
 
 
 def _schedule(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:

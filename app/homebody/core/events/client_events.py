@@ -48,7 +48,7 @@ from homebody.storage.database import Reader
 from homebody.storage.expressions import item, listed
 
 CLIENT_EVENTS: CacheKind[EventNumber, ClientEvent] = declare(
-    "client_events", 20, lambda event: event.size_bytes
+    "client_events", 19, lambda event: event.size_bytes
 )
 """By number; written by timeline/store.py."""
 

@@ -13,8 +13,9 @@ connections are the largest, so that users can't displace each other's connectio
 
 From time to time an older state of each connection is written to the database, from which the
 connection goes on after a restart; see kept_states.py. For that, a `pos` contains its position, so
-that it is also a token for /messages, and a number. Its last part is made with a secret of the
-connection: nobody else has one that fits, nor can a client make one up.
+that it is also a token for /messages, a number, and whether the client may show users who type. Its
+last part is made with a secret of the connection: nobody else has one that fits, nor can a client
+make one up.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from homebody.core.sliding_sync.sizes import Sizes
 from homebody.core.sliding_sync.states import NOTHING, RESUMED, ConnectionState
 from homebody.core.sync.spans import SyncToken
 
-_POS: Final = re.compile(r"s([0-9]{1,18})~([0-9]{1,18})\.[A-Za-z0-9_-]{16}")
+_POS: Final = re.compile(r"s([0-9]{1,18})~([0-9]{1,18})(q?)\.[A-Za-z0-9_-]{16}")
 
 
 class Place(NamedTuple):
@@ -44,17 +45,19 @@ class Place(NamedTuple):
 
     position: int
     number: int
+    is_quiet: bool = False
+    """The client shows nobody who types."""
 
 
 def parse(pos: str) -> Place | None:
     """Return what a `pos` says, or None if none looks like that."""
     found = _POS.fullmatch(pos)
-    return None if found is None else Place(int(found[1]), int(found[2]))
+    return None if found is None else Place(int(found[1]), int(found[2]), bool(found[3]))
 
 
 def make_pos(secret: bytes, place: Place) -> str:
     """Return the `pos` of a connection with this secret."""
-    text = f"{SyncToken(place.position)}~{place.number}"
+    text = f"{SyncToken(place.position)}~{place.number}{'q' if place.is_quiet else ''}"
     digest = hashlib.blake2b(text.encode(), key=secret, digest_size=12).digest()
     return f"{text}.{base64.urlsafe_b64encode(digest).decode()}"
 
@@ -113,7 +116,8 @@ class _Connection:
 
     def next_pos(self, state: ConnectionState) -> str:
         self.number += 1
-        return make_pos(state.secret, Place(state.position, self.number))
+        place = Place(state.position, self.number, not state.shows_typing)
+        return make_pos(state.secret, place)
 
     def receive(self, pos: str) -> None:
         """Note that the client has this position, and drop older ones."""
@@ -169,7 +173,7 @@ class Connections:
     def begin(self, key: Key) -> ConnectionState:
         """Return the initial state, for a request without `pos`.
 
-        It is RESUMED after an unknown `pos`, as the client may still show old data.
+        It is RESUMED after an unknown `pos` with which the client may still show users who type.
         """
         state = RESUMED if key in self._forgotten else NOTHING
         return dataclasses.replace(state, secret=secrets.token_bytes(16))
@@ -194,9 +198,7 @@ class Connections:
         self._drop_idle()
         connection = self._kept.get(key)
         if connection is None or pos not in connection.states:
-            self._forgotten[key] = None
-            if len(self._forgotten) > self.MAX_FORGOTTEN:
-                self._forgotten.popitem(last=False)
+            self._forget(key, pos)
             raise errors.unknown_pos()
         self._forgotten.pop(key, None)
         before = connection.size_bytes
@@ -252,6 +254,14 @@ class Connections:
         for key in keys:
             if (connection := self._kept.get(key)) is not None:
                 connection.written_at = None
+
+    def _forget(self, key: Key, pos: str) -> None:
+        """Note that a client has a `pos` that is unknown, unless it shows nobody who types."""
+        place = parse(pos)
+        if place is None or not place.is_quiet:
+            self._forgotten[key] = None
+            if len(self._forgotten) > self.MAX_FORGOTTEN:
+                self._forgotten.popitem(last=False)
 
     def _use(self, key: Key, connection: _Connection, bytes_before: int) -> None:
         grown = connection.size_bytes - bytes_before

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from homebody.core.encryption import one_time_keys, to_device
-from homebody.core.encryption.one_time_keys import KeyCounts
 from homebody.core.ephemeral import receipts, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.sliding_sync import profile_updates, requests, sticky_section
@@ -42,8 +41,8 @@ class ExtensionsResult:
     has_changes: bool
     rooms: Mapping[str, frozenset[str]]
     """{extension: the rooms sent by it so far}"""
-    key_counts: KeyCounts | None
-    """Those of the device's keys that the client has then, if any."""
+    shows_typing: bool
+    """Whether the client may then show users who type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ def load(
     """Return the changes; `inbox_token` is the position up to which the device has its messages."""
     body: Json = {}
     rooms_of: dict[str, frozenset[str]] = {}
-    has_changes, key_counts = False, previous.key_counts
+    has_changes = False
     wanted = request.extensions
     if wanted.to_device.enabled:
         messages = to_device.after(tx, requester.user_id, requester.device_id, inbox_token)
@@ -80,7 +79,7 @@ def load(
         body["to_device"] = {"next_batch": str(SyncToken(upto)), "events": messages.events}
         has_changes = bool(messages.events)
     if wanted.e2ee.enabled:
-        body["e2ee"], key_counts, have_changed = _keys(tx, requester, previous, inbox_token)
+        body["e2ee"], have_changed = _keys(tx, requester, previous, inbox_token)
         has_changes = has_changes or have_changed
     for name in ("account_data", "receipts", "typing"):
         one: Extension = getattr(wanted, name)
@@ -89,6 +88,9 @@ def load(
             rooms_of[name] = rooms.all
             body[name] = _of_rooms(tx, requester.user_id, name, rooms, previous, found, ephemeral)
             has_changes = has_changes or any(body[name].values())
+    shows_typing = previous.shows_typing
+    if wanted.typing.enabled:
+        shows_typing = not ephemeral.typed_in.isdisjoint(rooms_of["typing"])
     for name, section in (
         (THREAD_SUBSCRIPTIONS, _threads(tx, requester.user_id, wanted, previous, rooms_of)),
         (PROFILES, _profiles(tx, requester.user_id, wanted, previous, found, rooms_of)),
@@ -97,7 +99,7 @@ def load(
         if section:
             body[name] = section
             has_changes = True
-    return ExtensionsResult(body, has_changes, rooms_of, key_counts)
+    return ExtensionsResult(body, has_changes, rooms_of, shows_typing)
 
 
 def _threads(
@@ -158,8 +160,8 @@ def _sticky_events(
 
 def _keys(
     tx: Reader, requester: Requester, previous: ConnectionState, inbox_token: int
-) -> tuple[Json, KeyCounts, bool]:
-    """Return (the section, the counts in it, whether it has changes).
+) -> tuple[Json, bool]:
+    """Return (the section, whether it has changes).
 
     A claim of keys is a change, as the client is to upload new ones; an upload of its own is not.
     A new connection (after a restart or M_UNKNOWN_POS) has no position, but the client has kept
@@ -175,7 +177,7 @@ def _keys(
         "device_one_time_keys_count": keys.one_time_keys,
         "device_unused_fallback_key_types": keys.unused_fallback_types,
     }
-    return section, keys, bool(lists) or keys.has_less_than(previous.key_counts)
+    return section, bool(lists) or keys.claimed_at > previous.position
 
 
 def _rooms(name: str, wanted: Extension, previous: ConnectionState, found: RoomsResult) -> _Rooms:

@@ -10,8 +10,8 @@ lost, and nothing is sent twice in part. How many these are is bounded, as a sta
 many rooms have been sent.
 
 A state is written without what can be read again (properties of rooms), and without the lazily
-loaded members: they are sent once more. The position of typing is of an earlier run, by which
-core/ephemeral/typing.py knows that clients may show users who do not type any more.
+loaded members: they are sent once more. A restart ends all typing. A `pos` says whether the
+client may show somebody: only then it is sent the users who type in all rooms, mostly nobody.
 
 Spec: client-server-api#syncing
 """
@@ -30,7 +30,6 @@ from sqlalchemy import bindparam, select
 
 from homebody.core.accounts import sync_connections
 from homebody.core.accounts.sync_connections import Key, StoredConnection
-from homebody.core.encryption.one_time_keys import KeyCounts
 from homebody.core.events import state as room_state
 from homebody.core.sliding_sync import connections
 from homebody.core.sliding_sync.connections import Connections, Due
@@ -42,7 +41,7 @@ from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
 from homebody.spec.events import Json, StateKey
 from homebody.storage.database import Database, Reader
-from homebody.storage.expressions import batches, listed
+from homebody.storage.expressions import listed
 
 LOG = logging.getLogger(__name__)
 
@@ -96,20 +95,21 @@ class _Kept(msgspec.Struct, array_like=True, kw_only=True):
     direct: frozenset[str]
     lists: Mapping[str, Json]
     extension_rooms: Mapping[str, list[int]]
-    key_counts: KeyCounts | None
     is_resumed: bool
 
 
 def write(db: Database, kept: Connections, *, is_last: bool = False) -> None:
     """Write what is due; the last time before the server stops, all that has changed."""
-    for some in batches(kept.due(is_last=is_last), _WRITTEN_AT_ONCE):
+    due = kept.due(is_last=is_last)
+    for at in range(0, len(due), _WRITTEN_AT_ONCE):
+        some = due[at : at + _WRITTEN_AT_ONCE]
         rows = [(it.key, stored) for it in some if (stored := _encoded(it)) is not None]
         try:
             with db.write() as tx:
                 sync_connections.put(tx, rows)
         except MatrixError as error:  # a full disk: what the clients have is not lost
             LOG.warning("could not write the connections of sliding sync: %s", error)
-            kept.note_unwritten(it.key for it in some)
+            kept.note_unwritten(it.key for it in due[at:])
             return
 
 
@@ -126,7 +126,9 @@ def resume(tx: Reader, key: Key, pos: str) -> ConnectionState | None:
     state = decode(zlib.decompress(stored.state))
     if state is None:
         return None
-    state = dataclasses.replace(state, secret=stored.secret)
+    state = dataclasses.replace(
+        state, secret=stored.secret, ephemeral=0 if place.is_quiet else state.ephemeral
+    )
     return state if place.number == stored.number else _older(tx, state, place.position)
 
 
@@ -183,7 +185,6 @@ def encode(state: ConnectionState) -> bytes:
             name: [index[room_id] for room_id in room_ids if room_id in index]
             for name, room_ids in state.extension_rooms.items()
         },
-        key_counts=state.key_counts,
         is_resumed=state.is_resumed,
     )
     return msgspec.msgpack.encode(kept)
@@ -221,6 +222,5 @@ def decode(content: bytes) -> ConnectionState | None:
             name: frozenset(kept.rooms[number] for number in numbers)
             for name, numbers in kept.extension_rooms.items()
         },
-        key_counts=kept.key_counts,
         is_resumed=kept.is_resumed,
     )

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
-from homebody.core.encryption.one_time_keys import KeyCounts
 from homebody.core.sliding_sync.filters import RoomProperties
 from homebody.core.sliding_sync.order import NO_ROOMS, RoomOrder
 from homebody.core.sliding_sync.requests import RoomConfig
@@ -49,8 +48,8 @@ class ConnectionState:
     """The counts of the lists."""
     extension_rooms: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """{extension: the rooms sent by it}"""
-    key_counts: KeyCounts | None = None
-    """The counts of the device's keys, if they were sent."""
+    shows_typing: bool = False
+    """The client may show users who type."""
     is_resumed: bool = False
     """The client has data from an older connection that the server no longer knows."""
     secret: bytes = b""

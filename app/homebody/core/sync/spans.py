@@ -3,7 +3,8 @@
 A token is a position on the server's clock, as clients keep it. `s1234` is the place between
 position 1234 and the next one: paging backwards from it shows the events up to 1234, forwards those
 after it. A token of /sync may have a second part, `s1234_567`: what the client has seen of what is
-kept in memory only (typing, presence). Every endpoint that takes a token takes both forms.
+kept in memory only (typing, presence). With `q` behind it, the client shows nobody who types: after
+a restart there is nothing to take back. Every endpoint that takes a token takes all forms.
 
 A span reaches from one place to another, and `fill` finds its timeline.
 
@@ -52,7 +53,9 @@ _DECODED: Final = 5
 """The cost of an event that has to be decoded for the filter, in events that have not."""
 ROOMS_BETWEEN_PAUSES = 20
 
-_TOKEN: Final = re.compile(r"s([0-9]{1,18})(?:_([0-9]{1,18}))?(?:~[0-9]{1,18}\.[A-Za-z0-9_-]{16})?")
+_TOKEN: Final = re.compile(
+    r"s([0-9]{1,18})(?:_([0-9]{1,18})(q?))?(?:~[0-9]{1,18}q?\.[A-Za-z0-9_-]{16})?"
+)
 """18 digits are enough for 30 years of a change per nanosecond, and fit SQLite's integers. The last
 part is that of a `pos` of sliding sync, which is such a token too."""
 
@@ -104,6 +107,8 @@ class SyncToken:
     """On the clock: the last change before the token."""
     ephemeral: int | None = None
     """The same for what is kept in memory only; None if the token does not say."""
+    is_quiet: bool = False
+    """Whether the client shows nobody who types; False if the token does not say."""
 
     @classmethod
     def parse(cls, text: str, upto: int | None) -> SyncToken:
@@ -114,15 +119,15 @@ class SyncToken:
         match = _TOKEN.fullmatch(text)
         if match is None:
             raise errors.invalid_param("That is not a token of this server")
-        position, ephemeral = match.groups()
+        position, ephemeral, quiet = match.groups()
         if upto is not None and int(position) > upto:
             raise errors.invalid_param("That token is from the future")
-        return cls(int(position), None if ephemeral is None else int(ephemeral))
+        return cls(int(position), None if ephemeral is None else int(ephemeral), bool(quiet))
 
     def __str__(self) -> str:
         if self.ephemeral is None:
             return f"s{self.position}"
-        return f"s{self.position}_{self.ephemeral}"
+        return f"s{self.position}_{self.ephemeral}{'q' if self.is_quiet else ''}"
 
 
 @dataclass(slots=True)

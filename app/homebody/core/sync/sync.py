@@ -24,7 +24,6 @@ from typing import Any
 import orjson
 
 from homebody.core.encryption import one_time_keys, to_device
-from homebody.core.encryption.one_time_keys import KeyCounts
 from homebody.core.ephemeral import presence, receipts, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.events import aggregations, client_events, state, visibility
@@ -64,14 +63,14 @@ class SyncRequest:
     """The last position that the client has seen; 0: none."""
     ephemeral: int = 0
     """The same on the counter of what is kept in memory only."""
+    is_quiet: bool = False
+    """The client shows nobody who types."""
     is_initial: bool = True
     """It has no token."""
     full_state: bool = False
     state_section: str = "state"
     """The name of the section of state; since v1.16 also `state_after`, which is the state as of
     the end of the timeline."""
-    key_counts: KeyCounts | None = None
-    """Those of the device when it began to wait: a claim of its keys is news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +100,19 @@ def respond(
 ) -> SyncResponse:
     """Return what is new for the device. The body may contain `orjson.Fragment`s."""
     user_id, wanted = request.requester.user_id, request.filter
-    token = SyncToken(tx.position, ephemeral.position)
+    began = ephemeral.position
     mine = memberships.since(tx, user_id, request.position, wanted.room)
     if (mine.partial or mine.completed) and not wanted.room.state.lazy_load_members:
         memberships.leave_partial_out(mine)
-    data = _account_data(tx, request, mine, token.position)
+    data = _account_data(tx, request, mine)
     joined = _joined_spans(tx, request, mine)
     rooms = _rooms(tx, request, mine, joined, lazy_members)
-    _add_what_is_no_event(tx, request, mine, joined, rooms, data, ephemeral)
+    since, was_quiet = request.ephemeral, request.is_quiet
+    typers = typing.since(tx, ephemeral, user_id, mine.joined, since, was_quiet=was_quiet)
+    if mine.newly_joined:  # also if nobody has begun since: the client knows of nobody
+        typers |= typing.since(tx, ephemeral, user_id, mine.newly_joined, 0)
+    token = SyncToken(tx.position, began, is_quiet=ephemeral.typed_in.isdisjoint(mine.joined))
+    _add_what_is_no_event(tx, request, mine, joined, rooms, data, typers)
     _add_counts(tx, request, rooms["join"])
     lists = _device_lists(tx, request, mine, joined)
     messages = to_device.after(tx, user_id, request.requester.device_id, request.position)
@@ -127,7 +131,7 @@ def respond(
         "device_unused_fallback_key_types": keys.unused_fallback_types,
     }
     is_empty = not (own_data or online or any(rooms.values()) or messages.events or lists)
-    is_empty = is_empty and request.key_counts in (None, keys)
+    is_empty = is_empty and keys.claimed_at <= request.position
     is_same_token = bool(messages.events) and token.position == request.position
     return SyncResponse(
         body, is_empty, token, messages.truncated_after, needs_new_token=is_same_token
@@ -192,15 +196,13 @@ def _joined_spans(tx: Reader, request: SyncRequest, mine: Memberships) -> list[S
     return found + [Span(room_id, request.position, upto) for room_id in sorted(busy)]
 
 
-def _account_data(
-    tx: Reader, request: SyncRequest, mine: Memberships, upto: int
-) -> dict[str, list[Json]]:
+def _account_data(tx: Reader, request: SyncRequest, mine: Memberships) -> dict[str, list[Json]]:
     """Return {room_id: account data}, "" for global: new data, and all data of new rooms.
 
     A room may have data before the user joins: the tag of server notices, or from an earlier stay.
     """
     user_id = request.requester.user_id
-    found = account_data.since(tx, user_id, request.position, upto)
+    found = account_data.since(tx, user_id, request.position, tx.position)
     new = mine.newly_joined | {room.room_id for room in mine.left if not room.since}
     if new and not request.is_initial:
         found |= account_data.of_rooms(tx, user_id, new, with_deleted=request.position > 0)
@@ -296,14 +298,11 @@ def _add_what_is_no_event(
     joined: list[Span],
     rooms: dict[str, dict[str, Any]],
     data: dict[str, list[Json]],
-    ephemeral: Ephemeral,
+    typers: dict[str, Json],
 ) -> None:
     """Add receipts, typing, account data and sticky events, also of rooms without other news."""
     wanted, user_id = request.filter.room, request.requester.user_id
     read = _receipts(tx, request, mine)
-    typers = typing.since(tx, ephemeral, user_id, mine.joined, request.ephemeral)
-    if mine.newly_joined:  # also if nobody has begun since: the client knows of nobody
-        typers |= typing.since(tx, ephemeral, user_id, mine.newly_joined, 0)
     for room_id in mine.joined & (read.keys() | typers.keys() | data.keys()):
         events = [part[room_id] for part in (read, typers) if room_id in part]
         events = _admitted(events, wanted.ephemeral)
