@@ -11,6 +11,9 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from homebody import models
+from homebody.core.sync import state_sections
+from homebody.storage.caches import ClientEvent
+from homebody.storage.database import Reader
 from homebody.web import Application
 from tests.conftest import Person
 
@@ -53,6 +56,12 @@ def state_of(person: Person, room_id: str) -> dict[tuple[str, str], Json]:
     answer = person.get(f"rooms/{quote(room_id)}/state")
     assert answer.status_code == 200, answer.get_json()
     return {(event["type"], event["state_key"]): event["content"] for event in answer.get_json()}
+
+
+def state_at(tx: Reader, room_id: str, position: int) -> dict[tuple[str, str], ClientEvent]:
+    """Return {(type, state_key): event} of a room's state after a position."""
+    events = state_sections.at(tx, room_id, position, None)
+    return {(event.type, event.state_key or ""): event for event in events}
 
 
 def membership(person: Person, room_id: str, user_id: str) -> Json:

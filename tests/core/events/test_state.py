@@ -19,6 +19,7 @@ from homebody.spec.events import StateKey
 from homebody.spec.room_versions import VERSIONS
 from homebody.storage.database import Database, Reader
 from homebody.web import Application
+from tests.helpers.rooms import state_at
 
 ALICE, BOB = "@alice:localhost", "@bob:localhost"
 ROOM = "!room:localhost"
@@ -73,7 +74,7 @@ def test_asked_for_some_keys_it_gives_those_that_the_room_has_and_no_others(tx: 
 def test_the_state_at_a_position_is_what_it_was_then(
     tx: Reader, positions: list[int], after: int, name: str, membership: str
 ) -> None:
-    whole = state.at_position(tx, ROOM, positions[after])
+    whole = state_at(tx, ROOM, positions[after])
 
     assert len(whole) == 5
     assert whole[NAME].content == {"name": name}

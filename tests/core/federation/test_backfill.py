@@ -21,6 +21,7 @@ from tests.helpers import remote_room
 from tests.helpers.gaps import gaps, ids, leave_gap, page, pages, standing
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
+from tests.helpers.rooms import state_at
 from tests.helpers.scripted_server import Response
 
 Json = dict[str, Any]
@@ -140,7 +141,7 @@ def test_state_events_of_the_gap_are_state_of_that_time_but_not_of_now(
 
 def state_now(app: Application, room: RemoteRoom) -> dict[tuple[str, str], str]:
     with app.homeserver.database.read() as tx:
-        found = state.at_position(tx, room.id, tx.position)
+        found = state_at(tx, room.id, tx.position)
         keys = list(found)
         cached = state.current_many(tx, room.id, keys)
     assert {key: it.event_id for key, it in cached.items()} == {

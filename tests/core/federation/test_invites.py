@@ -495,3 +495,36 @@ def test_an_invite_shows_the_room_itself_once_another_user_has_joined(
     assert shown is not None
     assert shown["m.room.name", ""] == {"name": "Another name"}
     assert alice.post(f"rooms/{quote(room.id)}/join").status_code == 200
+
+
+def test_a_rejection_is_shown_in_sliding_sync_though_there_is_no_event_yet(
+    b: Remote, alice: Person
+) -> None:
+    room = named_room(b)
+    b.invite(room, ALICE)
+    deployed, merged = sliding.ask(alice)["pos"], sliding.ask(alice, conn_id="merged")["pos"]
+    b.hang("/make_leave/", times=1)
+    alice.post(f"rooms/{quote(room.id)}/leave")
+
+    entry = sliding.ask(alice, deployed)["rooms"][room.id]
+    body: Json = {"conn_id": "merged", "pos": merged}
+    body["lists"] = {"all": {"timeline_limit": 1, "required_state": {}}}
+    other = alice.post("/_matrix/client/v4/sync", json=body).get_json()["rooms"][room.id]
+
+    assert entry["membership"] == other["membership"] == "leave"
+    for (event,) in (entry["required_state"], other["stripped_state"]):
+        assert (event["type"], event["state_key"]) == ("m.room.member", ALICE)
+        assert event["content"] == {"membership": "leave"}
+
+
+def test_filters_of_sliding_sync_know_what_came_with_an_invite(b: Remote, alice: Person) -> None:
+    space, room = b.room("11", join_rule="invite", create={"type": "m.space"}), named_room(b)
+    for it in (space, room):
+        b.invite(it, ALICE)
+
+    def listed(**filters: Any) -> set[str]:
+        return set(sliding.ask(alice, lists=sliding.window(9, filters=filters))["rooms"])
+
+    assert listed(room_types=["m.space"]) == {space.id}
+    assert listed(not_room_types=["m.space"]) == {room.id}
+    assert listed(room_name_like="the room") == {room.id}

@@ -22,7 +22,7 @@ from tests.helpers import remote_room
 from tests.helpers.gaps import MISSING, ends, gaps, standing, timeline, wait_until_done
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
-from tests.helpers.rooms import state_of
+from tests.helpers.rooms import state_at, state_of
 from tests.helpers.scripted_server import Response
 
 
@@ -349,7 +349,7 @@ def test_a_state_with_an_event_of_another_room_is_no_state(
     other = alice.create_room()
     with app.homeserver.database.read() as tx:
         topic = state.current(tx, other, "m.room.join_rules")
-        ids = [it.event_id for it in state.at_position(tx, room.id, tx.position).values()]
+        ids = [it.event_id for it in state_at(tx, room.id, tx.position).values()]
     assert topic is not None
     b.answer(
         "/state_ids/", Response(200, {"pdu_ids": [*ids, topic.event_id], "auth_chain_ids": []})

@@ -8,14 +8,13 @@ from urllib.parse import quote
 import pytest
 
 from homebody.core import incoming
-from homebody.core.events import state
 from homebody.core.federation import missing_events, queues, room_requests
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.gaps import MISSING, ends, standing, wait_until_done
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
-from tests.helpers.rooms import state_of
+from tests.helpers.rooms import state_at, state_of
 from tests.helpers.scripted_server import Response
 
 
@@ -160,7 +159,7 @@ def test_nobody_undoes_what_is_known_by_an_event_that_follows_it_and_something_u
     room_id = alice.create_room(preset="public_chat")
     room = b.join(room_id, "mallory")
     with app.homeserver.database.read() as tx:
-        earlier = state.at_position(tx, room_id, tx.position)
+        earlier = state_at(tx, room_id, tx.position)
     alice.set_state(room_id, "m.room.join_rules", {"join_rule": "invite"})
     alice.set_state(room_id, "m.room.topic", {"topic": "tea"})
     alice.post(f"rooms/{quote(room_id)}/ban", json={"user_id": "@dave:b.test"})

@@ -310,6 +310,7 @@ def test_a_knock_has_a_section_of_its_own(login: Login) -> None:
     knock = bob.sync(token)["rooms"]["knock"][room_id]["knock_state"]["events"]
 
     assert ("m.room.name", "") in kinds(knock)
+    assert kinds(knock).count(("m.room.member", bob.user_id)) == 1
 
 
 def test_a_timeline_limit_leaves_the_newest(login: Login, room: MakeRoom) -> None:

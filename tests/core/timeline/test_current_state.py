@@ -13,7 +13,7 @@ from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.large_room import store_member
 from tests.helpers.resets import apply, member, reset
-from tests.helpers.rooms import act, refusal, state_of, unchanged
+from tests.helpers.rooms import act, refusal, state_at, state_of, unchanged
 
 TOPIC = ("m.room.topic", "")
 NAME = ("m.room.name", "")
@@ -52,8 +52,8 @@ def test_an_older_event_is_the_state_again_from_then_on(
 
     assert state_of(alice, room_id)[TOPIC] == {"topic": "first"}
     with app.homeserver.database.read() as tx:
-        assert state.at_position(tx, room_id, before)[TOPIC].event_id == second
-        assert state.at_position(tx, room_id, tx.position)[TOPIC].event_id == first
+        assert state_at(tx, room_id, before)[TOPIC].event_id == second
+        assert state_at(tx, room_id, tx.position)[TOPIC].event_id == first
     app.homeserver.database.caches.clear(app.homeserver.database.writer.last_position)
     assert state_of(alice, room_id)[TOPIC] == {"topic": "first"}
 
@@ -90,8 +90,8 @@ def test_two_changes_at_one_position_leave_the_last(
 
     assert state_of(alice, room_id)[TOPIC] == {"topic": "second"}
     with app.homeserver.database.read() as tx:
-        assert state.at_position(tx, room_id, at)[TOPIC].event_id == second
-        assert state.at_position(tx, room_id, at - 1)[TOPIC].event_id == third
+        assert state_at(tx, room_id, at)[TOPIC].event_id == second
+        assert state_at(tx, room_id, at - 1)[TOPIC].event_id == third
 
 
 def test_a_local_user_whose_member_event_goes_has_left(

@@ -144,14 +144,6 @@ _ANY_BY_ID = select(*EVENT_COLUMNS, StoredEvent.position, StoredEvent.standing).
 _BY_ID = select(*EVENT_COLUMNS).where(
     StoredEvent.event_id == bindparam("event_id"), StoredEvent.position.is_not(None)
 )
-_HELD_AT_POSITION = (
-    select(*EVENT_COLUMNS)
-    .join(StateInterval, StoredEvent.number == StateInterval.event_number)
-    .where(
-        StateInterval.room_number == ROOM_NUMBER,
-        in_effect(StateInterval, bindparam("position")),
-    )
-)
 _KEYS = listed("keys")
 """Entries of the state: (type, state_key)."""
 Begun = aliased(StateInterval, name="begun")
@@ -303,13 +295,6 @@ def entries(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey
     if missing:
         found |= _read_entries(tx, room_id, missing)
     return found
-
-
-def at_position(tx: Reader, room_id: str, position: int) -> dict[StateKey, Event]:
-    """Return the state of a room as it was after a position."""
-    held = tx.sql.execute(_HELD_AT_POSITION, {"room_id": room_id, "position": position})
-    events = [event_of(tx, row) for row in held]
-    return {(event.type, event.state_key or ""): event for event in events}
 
 
 def numbers_at(

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import orjson
 from sqlalchemy import bindparam, select
 
-from homebody.core.events import visibility
+from homebody.core.events import stripped_state, visibility
 from homebody.core.sliding_sync.order import RoomOrder
 from homebody.core.sliding_sync.requests import Filters, RoomList
 from homebody.core.user_data import account_data
@@ -114,17 +114,26 @@ def properties(
         positions |= {room_id: history.joined_until for room_id, history in histories.items()}
     found = dict.fromkeys(positions, DEFAULT)
     for room_id, event_type, pdu in tx.sql.execute(_PROPERTIES, {"rooms": positions.items()}):
-        if event_type == "m.room.encryption":
-            found[room_id] = found[room_id]._replace(is_encrypted=True)
-            continue
-        content = orjson.loads(pdu)["content"]
-        if event_type == "m.room.create":
-            found[room_id] = found[room_id]._replace(type=_text(content.get("type")))
-        else:
-            found[room_id] = found[room_id]._replace(name=_text(content.get("name")) or "")
+        found[room_id] = _with(found[room_id], event_type, orjson.loads(pdu)["content"])
+    for room_id in positions:
+        if order.rooms[room_id].membership in {"invite", "knock"}:
+            elsewhere = stripped_state.find(tx, room_id, user_id)
+            for event in elsewhere.events if elsewhere is not None else ():
+                found[room_id] = _with(found[room_id], event["type"], event["content"])
     if known.keys() == order.rooms.keys() and all(known[it] == found[it] for it in found):
         return known
     return {**{room_id: it for room_id, it in known.items() if room_id in order.rooms}, **found}
+
+
+def _with(known: RoomProperties, event_type: str, content: Json) -> RoomProperties:
+    """Return the properties of a room with another state event."""
+    if event_type == "m.room.encryption":
+        return known._replace(is_encrypted=True)
+    if event_type == "m.room.create":
+        return known._replace(type=_text(content.get("type")))
+    if event_type == "m.room.name":
+        return known._replace(name=_text(content.get("name")) or "")
+    return known
 
 
 def _text(value: object) -> str | None:

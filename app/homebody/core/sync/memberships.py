@@ -5,6 +5,7 @@ Spec: client-server-api#syncing (join, invite, knock, leave)
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field
 
@@ -17,7 +18,8 @@ from homebody.core.user_data import account_data
 from homebody.models.base import NOW_AND_LATER, EventNumber
 from homebody.models.rooms import ForgottenRoom, Room
 from homebody.models.state import StateInterval
-from homebody.spec import filters
+from homebody.spec import canonical_json, filters
+from homebody.spec.events import Json
 from homebody.spec.filters import RoomFilter
 from homebody.storage.database import Reader
 from homebody.storage.expressions import batches
@@ -117,6 +119,23 @@ def leave_partial_out(mine: Memberships) -> None:
     """
     mine.joined = mine.joined - mine.partial
     mine.newly_joined = mine.newly_joined - mine.partial | mine.completed
+
+
+def leave_without_event(tx: Reader, room_id: str, user_id: str, position: int) -> Json:
+    """Return a member event where a user has left without one, as clients believe nothing else.
+
+    The user has rejected an invite of another server, or state resolution has removed them, or the
+    room is deleted.
+    """
+    digest = hashlib.sha256(f"{room_id} {user_id} {position}".encode()).digest()
+    return {
+        "type": state.MEMBER,
+        "state_key": user_id,
+        "sender": user_id,
+        "content": {"membership": "leave"},
+        "event_id": "$" + canonical_json.encode_base64(digest, is_url_safe=True),
+        "origin_server_ts": tx.now_ms,
+    }
 
 
 def _changed(tx: Reader, user_id: str, position: int) -> set[str]:

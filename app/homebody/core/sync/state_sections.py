@@ -185,6 +185,17 @@ def load(tx: Reader, wanted: StateRequest, spans: Collection[Span]) -> dict[str,
     return _sections(tx, wanted, spans, numbers)
 
 
+def at(
+    tx: Reader, room_id: str, position: int, members: Collection[str] | None
+) -> list[ClientEvent]:
+    """Return the state of a room at a position, of its members only these; None: of all."""
+    query = _HELD if members is None else _HELD_WITHOUT_MEMBERS
+    numbers = _numbers(tx, query, [(room_id, -1, position)])
+    if members:
+        numbers |= _numbers(tx, _MEMBERS_HELD, [(room_id, it, position) for it in members])
+    return client_events.load(tx, sorted(numbers))
+
+
 def _end(span: Span, *, is_after: bool) -> int:
     """Return the position of the state to send: the beginning of a timeline with all changes.
 

@@ -142,9 +142,9 @@ def preview(tx: Reader, room_id: str, user_id: str) -> list[Json]:
     """Return the stripped state of a room that the user may join, with their own membership."""
     own: StateKey = (state.MEMBER, user_id)
     known = state.current_many(tx, room_id, [*client_events.STRIPPED_STATE, own])
-    member = known.pop(own)
-    inviter: StateKey = (state.MEMBER, member.sender)
-    known |= state.current_many(tx, room_id, [inviter])
+    member = known[own]
+    known |= state.current_many(tx, room_id, [(state.MEMBER, member.sender)])
+    del known[own]  # of a knock, the user is the sender
     events = [client_events.stripped(event.pdu) for event in known.values()]
     if (from_elsewhere := stripped_state.find(tx, room_id, user_id)) is not None:
         events = from_elsewhere.events

@@ -16,7 +16,6 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,7 +41,7 @@ from homebody.core.sync.state_sections import LazyMembers, StateRequest
 from homebody.core.timeline import sticky_events, store
 from homebody.core.user_data import account_data
 from homebody.models.base import EventNumber
-from homebody.spec import canonical_json, filters, sticky
+from homebody.spec import filters, sticky
 from homebody.spec.events import Json
 from homebody.spec.filters import EventFilter, Filter, RoomEventFilter
 from homebody.spec.invite_filter import ALL_ALLOWED
@@ -262,20 +261,8 @@ def _add_own_leave(
 
 
 def _add_leave_without_event(tx: Reader, request: SyncRequest, entry: Json, room: LeftRoom) -> None:
-    """Add a member event where there is none, as clients believe nothing else.
-
-    The user has rejected an invite of another server, or state resolution has removed them.
-    """
     user_id, wanted = request.requester.user_id, request.filter.room.state
-    digest = hashlib.sha256(f"{room.room_id} {user_id} {room.upto}".encode()).digest()
-    event: Json = {
-        "type": state.MEMBER,
-        "state_key": user_id,
-        "sender": user_id,
-        "content": {"membership": "leave"},
-        "event_id": "$" + canonical_json.encode_base64(digest, is_url_safe=True),
-        "origin_server_ts": tx.now_ms,
-    }
+    event = memberships.leave_without_event(tx, room.room_id, user_id, room.upto)
     is_match = filters.matches(wanted, state.MEMBER, user_id, room.room_id, event["content"])
     if is_match and wanted.limit != 0:
         fields = request.filter.event_fields
