@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
+from homebody.core.sliding_sync import kept_states
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers import encryption
 from tests.helpers.sliding import Json, ask, request, window
@@ -346,3 +348,76 @@ def test_a_client_that_has_to_begin_anew_hears_who_types_no_more(
     assert refused.get_json()["errcode"] == "M_UNKNOWN_POS"
     assert rooms_of(anew, "typing")[room_id]["content"] == {"user_ids": []}
     assert rooms_of(then, "typing") == rooms_of(other, "typing") == {}
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+@pytest.mark.parametrize("has_typed", [False, True])
+def test_after_a_restart_only_who_showed_users_that_type_hears_that_nobody_does(
+    app: Application,
+    make_app: MakeApp,
+    login: Login,
+    room: MakeRoom,
+    *,
+    has_typed: bool,
+    is_written: bool,
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id, other = room(alice, bob), room(alice, bob)
+    wanted = {"typing": ON}
+    if has_typed:
+        types(bob, room_id)
+    pos = ask(alice, ask(alice, extensions=wanted)["pos"], extensions=wanted)["pos"]
+    if is_written:
+        homeserver = app.homeserver
+        kept_states.write(homeserver.database, homeserver.sliding_connections, is_last=True)
+
+    alice.client = bob.client = make_app().test_client()
+    answer = request(alice, pos, extensions=wanted)
+    found = answer.get_json() if is_written else ask(alice, extensions=wanted)
+    types(bob, other)
+    then = ask(alice, found["pos"], extensions=wanted)
+
+    assert answer.status_code == (200 if is_written else 400)
+    sent = {name: event["content"]["user_ids"] for name, event in rooms_of(found, "typing").items()}
+    assert sent == ({room_id: [], other: []} if has_typed else {})
+    assert list(rooms_of(then, "typing")) == [other]
+
+
+def test_what_a_user_has_left_shows_no_typing_though_they_are_invited_again(
+    login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    lists = window(9, filters={"is_invite": False})
+    wanted = dict.fromkeys(ROOM_EXTENSIONS, ON)
+    pos = ask(bob, lists=lists, extensions=wanted)["pos"]
+    bob.post(f"rooms/{quote(room_id)}/leave")
+    alice.post(f"rooms/{quote(room_id)}/invite", json={"user_id": bob.user_id})
+    types(alice, room_id)
+
+    found = ask(bob, pos, lists=lists, extensions=wanted)
+
+    assert found["lists"]["all"]["count"] == 0
+    assert rooms_of(found, "typing") == rooms_of(found, "receipts") == {}
+
+
+def test_account_data_that_was_deleted_is_sent_with_a_room_that_comes_anew(
+    login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    set_data(bob, "red", room_id)
+    wanted = {"account_data": ON}
+    pos = ask(bob, extensions=wanted)["pos"]
+    path = f"user/{bob.user_id}/rooms/{quote(room_id)}/account_data/org.example.colour"
+    assert bob.put(path, json={}).status_code == 200
+    bob.post(f"rooms/{quote(room_id)}/leave")
+    bob.post(f"rooms/{quote(room_id)}/join")
+
+    found = ask(bob, pos, extensions=wanted)
+    fresh = ask(bob, conn_id="fresh", extensions=wanted)
+
+    assert found["rooms"][room_id]["initial"] is True
+    sent = {it["type"]: it["content"] for it in rooms_of(found, "account_data")[room_id]}
+    assert sent == {"org.example.colour": {}}
+    assert room_id not in rooms_of(fresh, "account_data")

@@ -226,3 +226,14 @@ def test_over_a_restart_only_changes_are_sent(
     found = ask(alice, pos, extensions=wanted)["extensions"]
 
     assert found == {PROFILES: {"users": {bob.user_id: {"updated": {"displayname": "Robert"}}}}}
+
+
+def test_without_rooms_on_the_connection_a_user_is_to_be_forgotten_too(
+    login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    pos, _ = profiles(alice, lists={})
+    bob.post(f"rooms/{quote(room_id)}/leave")
+
+    assert profiles(alice, pos, lists={})[1] == {bob.user_id: None}

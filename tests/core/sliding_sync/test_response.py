@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from homebody.core.rooms import purge
 from homebody.core.sliding_sync import summaries
 from homebody.web import Application
 from tests.conftest import Login, Person
@@ -568,3 +569,73 @@ def test_relations_are_bundled_where_the_timeline_has_a_gap(app: Application, lo
 
     assert "m.replace" in found[0]["unsigned"]["m.relations"]
     assert found[0]["unsigned"]["membership"] == "join"
+
+
+def test_a_room_that_was_left_is_shown_up_to_then_by_a_subscription_only(
+    login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id, never_in = room(alice, bob, name="Before"), room(alice)
+    alice.send(room_id, "your last")
+    act(bob, room_id, "leave")
+    alice.set_state(room_id, "m.room.name", {"name": "After"})
+    alice.send(room_id, "he is gone")
+    wanted = {"timeline_limit": 2, "required_state": [["m.room.name", ""]]}
+    subscriptions = dict.fromkeys([room_id, never_in], wanted)
+
+    found = ask(bob, room_subscriptions=subscriptions)
+    alice.send(room_id, "still gone")
+    other = bob.create_room()
+    then = ask(bob, found["pos"], room_subscriptions=subscriptions)
+    act(bob, room_id, "join")
+    back = ask(bob, then["pos"], room_subscriptions=subscriptions)
+
+    entry = found["rooms"][room_id]
+    assert (entry["membership"], entry["name"], entry["initial"]) == ("leave", "Before", True)
+    assert bodies(found, room_id) == ["your last"]
+    assert state(found, room_id)["m.room.name", ""]["name"] == "Before"
+    assert members(found, room_id) == {bob.user_id}
+    assert (list(found["rooms"]), found["lists"]["all"]["count"]) == ([room_id], 0)
+    assert list(then["rooms"]) == [other]
+    assert back["rooms"][room_id]["membership"] == "join"
+    act(bob, room_id, "leave")
+    gone = ask(bob, back["pos"], room_subscriptions=subscriptions)
+    bob.send(other)
+    assert gone["rooms"][room_id]["membership"] == "leave"
+    assert list(ask(bob, gone["pos"], room_subscriptions=subscriptions)["rooms"]) == [other]
+    act(bob, room_id, "forget")
+    assert room_id not in ask(bob, room_subscriptions=subscriptions)["rooms"]
+
+
+def test_members_of_a_room_with_a_kick_are_loaded_lazily(login: Login, room: MakeRoom) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = room(alice, bob, carol)
+    carol.send(room_id, "your last")
+    act(alice, room_id, "kick", user_id=bob.user_id)
+
+    def shown(*patterns: list[str]) -> set[str]:
+        return members(ask(bob, lists=window(9, limit=2, required_state=[*patterns])), room_id)
+
+    both = {bob.user_id, carol.user_id}
+    assert shown() == {bob.user_id}
+    assert shown(["m.room.member", "$LAZY"]) == {*both, alice.user_id}
+    assert shown(["m.room.member", carol.user_id]) == both
+    assert shown(["m.room.member", "*"]) == {*both, alice.user_id}
+
+
+def test_a_room_that_was_purged_while_the_client_was_away_is_left(
+    app: Application, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge, "wait_for_clients", lambda: None)
+    alice, bob = login("alice"), login("bob")
+    room_id, other = room(alice, bob), room(alice, bob)
+    pos = ask(bob)["pos"]
+    purge.purge(app.homeserver.database, room_id, is_forced=True)
+
+    found = ask(bob, pos)
+
+    assert list(found["rooms"]) == [room_id]
+    assert found["rooms"][room_id]["membership"] == "leave"
+    assert state(found, room_id) == {("m.room.member", bob.user_id): {"membership": "leave"}}
+    assert other not in found["rooms"]
+    assert ask(bob, found["pos"])["rooms"] == {}

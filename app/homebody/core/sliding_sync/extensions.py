@@ -233,8 +233,9 @@ def _account_data(
     if previous.position and "account_data" not in previous.extension_rooms:
         data = account_data.since(tx, user_id, 0, tx.position)
     by_room = {room: events for room, events in data.items() if room in rooms.old}
-    if rooms.new:
-        by_room |= account_data.of_rooms(tx, user_id, rooms.new)
+    if rooms.new:  # also what was deleted, if the client has had one of them before
+        with_deleted = not previous.rooms.keys().isdisjoint(rooms.new)
+        by_room |= account_data.of_rooms(tx, user_id, rooms.new, with_deleted=with_deleted)
     return {"global": data.get("", []), "rooms": by_room}
 
 

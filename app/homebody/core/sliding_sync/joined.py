@@ -78,7 +78,6 @@ def _candidates(
 ) -> Iterator[str]:
     """Yield the rooms of which there may be something to send; of a thousand rooms usually one."""
     before, changed = previous.rooms, changes.with_new_events | changes.newly_joined
-    changed |= changes.completed
     covered: dict[tuple[int, int], bool] = {}
     for room_id, config in wanted.items():
         sent = before.get(room_id)

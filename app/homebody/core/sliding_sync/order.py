@@ -9,7 +9,7 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -63,6 +63,19 @@ _OWN = (
         ),
     )
 )
+_LEFT = (
+    select(Room.room_id, _Own.membership, _Own.from_position)
+    .select_from(_Own)
+    .join(Room, Room.number == _Own.room_number)
+    .where(
+        Room.room_id.in_(bindparam("rooms", expanding=True)),
+        _Own.state_key == _USER_ID,
+        _Own.to_position == NOW_AND_LATER,
+        _Own.membership.in_(("leave", "ban")),
+        _WAS_JOINED,
+        ~_IS_FORGOTTEN,
+    )
+)
 _BUSY_OF_ROOMS = select(Room.room_id, Room.last_position.label("position")).where(
     Room.room_id.in_(bindparam("rooms", expanding=True)),
     Room.last_position > bindparam("since"),
@@ -85,7 +98,7 @@ class OwnMembership:
 
     membership: str
     since: int
-    """The position of the membership event."""
+    """The position of the membership event; of a joined room, perhaps of an earlier one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +153,6 @@ def since(
     data = account_data.since(tx, user_id, position, tx.position)
     if is_to_read or not with_rooms:
         return Changes(_all(tx, user_id) if is_to_read else NO_ROOMS, account_data=data)
-    values = {"user_id": user_id, "since": position, "upto": tx.position}
-    read = set(tx.sql.execute(_READ, values).scalars())
     mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
     last = _last_positions(tx, mine.joined, position)
     newly_joined = mine.newly_joined | (mine.joined - before.joined)
@@ -153,7 +164,16 @@ def since(
         moved = changed.keys() - last.keys()
         order = _reordered(before, changed, last, mine.joined)
     busy = last.keys() | state.resets(tx, mine.joined, position).keys()
+    read = _read(tx, user_id, position)
     return Changes(order, busy, newly_joined, set(moved), read, data, completed=mine.completed)
+
+
+def left(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, OwnMembership]:
+    """Return {room_id: membership} of those that the user was in and has not forgotten."""
+    if not room_ids:
+        return {}
+    rows = tx.sql.execute(_LEFT, {"user_id": user_id, "rooms": room_ids})
+    return {room_id: OwnMembership(membership, since) for room_id, membership, since in rows}
 
 
 def _all(tx: Reader, user_id: str) -> RoomOrder:
@@ -170,6 +190,15 @@ def _all(tx: Reader, user_id: str) -> RoomOrder:
     )
     rooms = {row.room_id: OwnMembership(row.membership, row.from_position) for row in rows}
     return RoomOrder(rooms, [*rooms], state.joined_rooms(tx, user_id))
+
+
+def _read(tx: Reader, user_id: str, position: int) -> set[str]:
+    """Return the rooms with receipts of the user after a position."""
+    recent = tx.caches.recent
+    if recent.knows(position, tx.position) and recent.receipts <= position:
+        return set()
+    values = {"user_id": user_id, "since": position, "upto": tx.position}
+    return set(tx.sql.execute(_READ, values).scalars())
 
 
 def _last_positions(tx: Reader, joined: Set[str], position: int) -> dict[str, int]:
@@ -199,6 +228,10 @@ def _changed(
                 found[room.room_id] = OwnMembership(now, room.upto)
     for name, ids in (("invite", mine.invited), ("knock", mine.knocked), ("join", joined)):
         for room_id in ids:
+            known = before.rooms.get(room_id)
+            if known is not None and known.membership == name == "join":
+                found[room_id] = known
+                continue
             found[room_id] = OwnMembership(name, state.entries(tx, room_id, [own])[own].since)
     return found
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from homebody.core.events import state
 from homebody.core.profiles import profile_changes
+from homebody.core.sliding_sync.order import NO_ROOMS
 from homebody.core.sliding_sync.response import RoomsResult
 from homebody.core.sliding_sync.states import ConnectionState
 from homebody.core.sync import device_lists
@@ -35,7 +36,7 @@ def load(
     wanted = None if fields is None else frozenset(fields)
     users: Json = {}
     if 0 < previous.position < tx.position:
-        if found.changes.has_any:
+        if found.changes.has_any or found.changes.order is NO_ROOMS:
             left = device_lists.since(tx, user_id, previous.position).left
             users = dict.fromkeys(left, None)
         users |= profile_changes.since(tx, user_id, previous.position, tx.position, wanted)

@@ -20,19 +20,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from typing import Final
 
 from homebody.core.sliding_sync import filters, joined, not_joined
 from homebody.core.sliding_sync import order as room_order
 from homebody.core.sliding_sync.joined import LoadedRooms
 from homebody.core.sliding_sync.not_joined import GONE
-from homebody.core.sliding_sync.order import Changes, RoomOrder
+from homebody.core.sliding_sync.order import Changes, OwnMembership
 from homebody.core.sliding_sync.requests import RoomConfig, RoomList, SlidingSyncRequest
 from homebody.core.sliding_sync.states import ConnectionState, SentRoom
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester
 from homebody.storage.database import Reader
 
-_DIRECT = "m.direct"
+LISTS_BETWEEN_PAUSES: Final = 5
+_DIRECT: Final = "m.direct"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class _Selection:
     """In the order of the rooms, as clients show them before they have sorted them."""
     counts: dict[str, Json]
     windows: dict[str, Set[str]]
+    left: dict[str, OwnMembership]
+    """Subscribed rooms that no list has, as the user has left them."""
 
 
 def rooms(
@@ -86,7 +90,7 @@ def rooms(
     if position:
         changes = dataclasses.replace(changes, direct=previous.direct ^ state.direct)
     gone = _gone(previous, changes)
-    loaded = _load(tx, requester, request, selection.configs, previous, changes, gone)
+    loaded = _load(tx, requester, request, selection, previous, changes, gone)
     _add_is_dm(loaded.entries, previous, state, changes)
     sent = {**previous.rooms, **loaded.sent}
     _mark_stale(sent, previous, selection.configs, changes)
@@ -100,7 +104,8 @@ def rooms(
         selection.windows,
         loaded.timelines,
         request.room_subscriptions.keys(),
-        frozenset(room_id for room_id, it in sent.items() if it.membership == "join"),
+        frozenset({room_id for room_id, it in sent.items() if it.membership == "join"})
+        & changes.order.joined,
     )
 
 
@@ -151,18 +156,21 @@ def _select(
             configs[room_id] = shared.setdefault(both, both)
         configs.update(dict.fromkeys(room_ids - again, config))
 
-    for name, one in request.lists.items():
+    for name, one in tx.pausing(request.lists.items(), LISTS_BETWEEN_PAUSES):
         ids = filters.matching(
             tx, user_id, state.order, one.filters, state.direct, state.properties
         )
         counts[name] = {"count": len(ids)}
         windows[name] = set(_in_ranges(ids, one))
         add(windows[name], one.config)
-    for room_id, config in request.room_subscriptions.items():
-        if room_id in state.order.rooms:
+    order, subscribed = state.order, request.room_subscriptions
+    left = room_order.left(tx, user_id, subscribed.keys() - order.rooms.keys())
+    for room_id, config in subscribed.items():
+        if room_id in order.rooms or room_id in left:
             add({room_id}, config)
-    in_order = {room_id: configs[room_id] for room_id in state.order.ids if room_id in configs}
-    return _Selection(in_order, counts, windows)
+    ids = [*order.ids, *left] if left else order.ids
+    in_order = {room_id: configs[room_id] for room_id in ids if room_id in configs}
+    return _Selection(in_order, counts, windows, left)
 
 
 def _in_ranges(ids: list[str], one: RoomList) -> Iterable[str]:
@@ -188,12 +196,14 @@ def _load(
     tx: Reader,
     requester: Requester,
     request: SlidingSyncRequest,
-    configs: Mapping[str, RoomConfig],
+    selection: _Selection,
     previous: ConnectionState,
     changes: Changes,
     gone: Set[str],
 ) -> LoadedRooms:
-    order = changes.order
+    memberships = (
+        {**changes.order.rooms, **selection.left} if selection.left else changes.order.rooms
+    )
     entries: dict[str, Json] = {}
     sent: dict[str, SentRoom] = {}
     for room_id in gone:
@@ -201,15 +211,14 @@ def _load(
         entry = not_joined.left(tx, requester, room_id, before, previous.position)
         if entry is not None:
             entries[room_id] = entry
-            if room_id in order.rooms:
-                own = order.rooms[room_id]
+            if (own := memberships.get(room_id)) is not None:
                 sent[room_id] = SentRoom(before.config, own.membership, own.since)
     joined_configs: dict[str, RoomConfig] = {}
-    for room_id, config in configs.items():
-        own = order.rooms[room_id]
+    for room_id, config in selection.configs.items():
+        own = memberships[room_id]
         if own.membership == "join":
             joined_configs[room_id] = config
-        elif room_id not in gone and _is_new(previous.rooms.get(room_id), order, room_id):
+        elif room_id not in gone and _is_new(previous.rooms.get(room_id), own):
             entry = not_joined.load(tx, requester, room_id, own, config)
             if entry is not None:
                 entries[room_id] = entry
@@ -220,9 +229,8 @@ def _load(
     return LoadedRooms(entries | rooms.entries, sent | rooms.sent, rooms.timelines)
 
 
-def _is_new(before: SentRoom | None, order: RoomOrder, room_id: str) -> bool:
-    """Return whether an invite, knock or kick has not been sent."""
-    own = order.rooms[room_id]
+def _is_new(before: SentRoom | None, own: OwnMembership) -> bool:
+    """Return whether an invite, knock or leave has not been sent."""
     return before is None or (before.membership, before.bump_stamp) != (own.membership, own.since)
 
 
@@ -250,5 +258,6 @@ def _mark_stale(
         room = sent[room_id]
         if room_id not in configs and room.membership == "join" and room.stale_since is None:
             sent[room_id] = dataclasses.replace(room, stale_since=previous.position)
-    for room_id in (changes.newly_joined & previous.rooms.keys()) - configs.keys():
-        del sent[room_id]  # left in between: the room is sent as a new one
+    anew = changes.newly_joined | changes.completed  # left in between, or without all members
+    for room_id in (anew & previous.rooms.keys()) - configs.keys():
+        del sent[room_id]

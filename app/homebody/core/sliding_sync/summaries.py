@@ -97,7 +97,9 @@ def add_members(
         if summary.get("m.heroes"):
             keys = [(state.MEMBER, user) for user in summary["m.heroes"]]
             members = state.current_many(tx, room_id, keys)
-            entry["heroes"] = [_hero(key[1], event.content) for key, event in members.items()]
+            entry["heroes"] = [
+                _hero(key[1], members[key].content) for key in keys if key in members
+            ]
 
 
 def _hero(user_id: str, content: Json) -> Json:
