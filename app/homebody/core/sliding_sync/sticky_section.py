@@ -27,7 +27,7 @@ def load(
     """Return the section, {} if there was nothing new; of new rooms, and without `since`, all.
 
     `shown` are the rooms of the response. If there are more than `limit`, the rest is for the next
-    request, by `next_batch`. Raises M_UNKNOWN_POS for a token that is not of this server.
+    request, by `next_batch`. Raises M_INVALID_PARAM for a token that is not of this server.
     """
     after = SyncToken.parse(since, tx.position).position if since else 0
     places = sticky_events.since(tx, requester.user_id, rooms, new_rooms, after)
