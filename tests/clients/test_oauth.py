@@ -27,6 +27,7 @@ METADATA: dict[str, Any] = {
     "application_type": "native",
     "policy_uri": "https://example.com/policy",
 }
+WEB_METADATA: dict[str, Any] = METADATA | {"redirect_uris": [WEB], "application_type": "web"}
 
 
 @contextlib.asynccontextmanager
@@ -133,8 +134,7 @@ async def test_a_web_client_that_was_let_in_before_goes_on_without_a_question(
 ) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("app.example.com").configure_cert(context)
-    web = {"redirect_uris": [WEB], "application_type": "web"}
-    async with client(house, METADATA | web) as program, callback(context) as uri:
+    async with client(house, WEB_METADATA) as program, callback(context) as uri:
         away = f"away={urlsplit(uri).netloc}"
         async with browser(house.url, "maria", *options, away) as window:
             link = await program.ask("link", redirectUri=WEB, mode="fragment", prompt="create")
@@ -192,4 +192,9 @@ async def test_the_pages_are_accessible(house: RunningServer) -> None:
         ):
             await window.ask("open", url=page)
             await check_accessible(window)
+        async with client(house, WEB_METADATA | {"client_name": "Stranger"}) as stranger:
+            link = await stranger.ask("link", redirectUri=WEB, mode="query")
+        await window.ask("open", url=f"{link}&scope=again")
+        await window.ask("waitFor", text="Go on to app.example.com")
+        await check_accessible(window)
         assert await window.ask("faults") == []
