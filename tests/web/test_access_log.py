@@ -34,6 +34,8 @@ NO_DATABASE = " (database: read 0.000, turn 0.000, write 0.000, commit 0.000)"
         ),
         ("/login?loginToken=syt_x", "/login?loginToken=***"),
         ("/validity?token=syt_x", "/validity?token=***"),
+        ("/oauth/device?user_code=syt_x", "/oauth/device?user_code=***"),
+        ("/login?next=/oauth/authorize%3Fstate%3Dsyt_x", "/login?next=***"),
         ("/sync?access_token=syt_x?b=syt_x", "/sync?access_token=***"),
         ("/_homebody/invite/syt_x", "/_homebody/invite/***"),
         ("/_homebody/reset/syt_x/?a=1", "/_homebody/reset/***?a=1"),

@@ -21,8 +21,9 @@ TEXT_FORMAT: Final = (
 MASK: Final = "***"
 SECRET_PARAMETERS: Final = frozenset(
     {"access_token", "loginToken", "token", "client_secret", "session", "code", "state"}
+    | {"user_code", "next"}
 )
-"""Parameters of queries that the access log masks."""
+"""Parameters of queries that the access log masks; `next` is a URL that may have others of them."""
 
 # Each greenlet has a context of its own, so no request sees another's ID.
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="-")
