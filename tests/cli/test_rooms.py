@@ -176,6 +176,18 @@ def test_the_history_of_a_room_is_purged(
     assert audited(app)[0] == (audit.COMMAND_LINE, "room.purge_history", room_id)
 
 
+def test_a_purge_says_that_messages_of_own_users_are_only_hidden(
+    run: Run, alice: Person, room: MakeRoom
+) -> None:
+    room_id = room(alice)
+    sent = [alice.send(room_id, f"{number}") for number in range(3)]
+
+    done = run("rooms", "purge-history", room_id, "--before-event", sent[2], "--yes")
+
+    assert done.output.startswith("Deleted 0 of ")
+    assert "(see --delete-local-events)" in done.output
+
+
 def test_a_purge_shows_its_progress_on_a_terminal_only(
     app: Application, alice: Person, room: MakeRoom
 ) -> None:
@@ -194,7 +206,7 @@ def test_a_purge_shows_its_progress_on_a_terminal_only(
             timeout=60,
             check=True,
         )
-        assert done.stdout.startswith(b"Deleted 1 events")
+        assert done.stdout.startswith(b"Deleted 1 of ")
 
     main_end, other_end = pty.openpty()
     shown(sent[1], other_end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from flask.testing import FlaskClient
 
-from homebody.cli import main
+from homebody.cli import format_day, main
 from homebody.core import audit
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, Person
@@ -71,6 +72,7 @@ def test_an_account_is_shown(app: Application, bob: Person, result: Result, run:
     assert (shown["name"], shown["admin"], shown["user_type"]) == (bob.user_id, False, None)
     assert "name: @bob:localhost" in printed.splitlines()
     assert "locked: no" in printed.splitlines()
+    assert f"creation_ts: {format_day(time.time_ns() // 1_000_000)}" in printed.splitlines()
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ LAZY_COMMANDS = {
 }
 """Commands that need the database: imported when they run, so that the others start quickly."""
 
+MIN_MS = 10**11
+"""Times in ms are greater, those in seconds less."""
 _IS_JSON = "homebody.is_json"
 _CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _KEPT = "\n\t\u200c\u200d"
@@ -174,6 +176,23 @@ def print_list(items: list[Json], format_line: Callable[[Json], str], *, is_json
     """Print one line for each item, or all of them as JSON."""
     lines = (format_line(it).replace("\n", "\\n") for it in items)  # a name could forge a line
     print_result("\n".join(lines), items, is_json=is_json)
+
+
+def fields_of(found: Json) -> str:
+    """Return an object as a line for each of its fields that is not empty."""
+    shown = [f"{key}: {_shown(key, it)}" for key, it in found.items() if it not in (None, "", [])]
+    return "\n".join(shown)
+
+
+def _shown(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key.endswith("_ts") and isinstance(value, int) and value > 0:
+        # creation_ts of an account has seconds, as in Synapse's API
+        return format_day(value if value > MIN_MS else 1000 * value)
+    if isinstance(value, list):
+        return ", ".join(str(it.get("address") or it.get("external_id")) for it in value)
+    return str(value)
 
 
 def plain(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from homebody import cli, errors
-from homebody.cli import as_json, format_day, print_list, print_result
+from homebody.cli import as_json, fields_of, format_day, print_list, print_result
 from homebody.cli.accounts import find_account
 from homebody.cli.database import open_database
 from homebody.cli.disk import human
@@ -80,8 +80,7 @@ def show_media(ctx: click.Context, file: str, *, is_json: bool) -> None:
     """Print all about a file."""
     with open_database(ctx) as database, database.read() as tx:
         found = listing.described(tx, *_parsed(database, file))
-    lines = [f"{key}: {value}" for key, value in found.items() if value is not None]
-    print_result("\n".join(lines), found, is_json=is_json)
+    print_result(fields_of(found), found, is_json=is_json)
 
 
 @media.command("delete")
@@ -187,7 +186,8 @@ def quarantine_media(
         if not chosen and name is None and room is None:
             raise click.UsageError("Name files, a user with --user or a room with --room")
         count = quarantine.put_many(database, audit.COMMAND_LINE, chosen)
-    print_result(f"{count} files are in quarantine", {"files": count}, is_json=is_json)
+    text = f"{count} file{'s are' if count != 1 else ' is'} in quarantine"
+    print_result(text, {"files": count}, is_json=is_json)
 
 
 @media.command("quarantine-changes")

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from homebody.cli import as_json, format_day, print_list, print_result
+from homebody.cli import as_json, fields_of, format_day, print_list, print_result
 from homebody.cli.accounts import find_active_account, parse_lifetime
 from homebody.cli.database import open_database
 from homebody.cli.progress import progress
@@ -64,8 +64,7 @@ def show_room(ctx: click.Context, room: str, *, is_json: bool) -> None:
         }
     shown = {**found, "members": " ".join(found["members"])}
     shown["forward_extremities"] = len(found["forward_extremities"])
-    lines = [f"{key}: {value}" for key, value in shown.items() if value not in (None, "")]
-    print_result("\n".join(lines), found, is_json=is_json)
+    print_result(fields_of(shown), found, is_json=is_json)
 
 
 @rooms.command("purge")
@@ -265,7 +264,11 @@ def purge_room_history(
                 report=lambda so_far: show(so_far["events"]),
             )
     done = {"room_id": room_id, "events": events}
-    print_result(f"Deleted {events} events of {room_id}", done, is_json=is_json)
+    text = f"Deleted {events} of {count} old events of {room_id}"
+    if events < count:
+        text += ": what stays is hidden; it is state, or was sent by users of this server"
+        text += " (see --delete-local-events)" * (not delete_local_events)
+    print_result(text, done, is_json=is_json)
 
 
 def _bound(tx: Reader, room_id: str, event_id: str | None, older_than: str | None) -> int:

@@ -10,7 +10,7 @@ import click
 
 from homebody import cli, errors
 from homebody.cli import accounts as account_commands
-from homebody.cli import as_json, print_result
+from homebody.cli import as_json, fields_of, print_result
 from homebody.cli.accounts import find_account, find_active_account, seen, user
 from homebody.cli.database import open_database
 from homebody.cli.export import export_user
@@ -47,8 +47,7 @@ def show_user(ctx: click.Context, name: str, *, is_json: bool) -> None:
     with open_database(ctx) as database, database.read() as tx:
         user_id = find_account(tx, name).user_id
         found = users.described(tx, user_id, LastSeen(database))
-    lines = [f"{key}: {_text_of(value)}" for key, value in found.items() if value not in (None, [])]
-    print_result("\n".join(lines), found, is_json=is_json)
+    print_result(fields_of(found), found, is_json=is_json)
 
 
 @user.command("whois")
@@ -340,11 +339,3 @@ def _limit_text(user_id: str, limit: overrides.Override | None) -> str:
     if not limit.messages_per_second:
         return f"{user_id} has no limits"
     return f"{user_id}: {limit.messages_per_second} events a second, {limit.burst_count} at once"
-
-
-def _text_of(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(str(it.get("address") or it.get("external_id")) for it in value)
-    return str(value)

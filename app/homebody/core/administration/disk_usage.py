@@ -295,7 +295,8 @@ def _could_free(db: Database, ages: Ages, by_room: dict[str, int], per_event: fl
             "what": f"messages older than {ages.history} days",
             "events": old_events,
             "bytes": int(old_events * per_event),
-            "command": f'homebody rooms purge-history ROOM --older-than "{ages.history} d"',
+            "command": f'homebody rooms purge-history ROOM --older-than "{ages.history} d"'
+            " --delete-local-events",
         },
         {
             "what": "empty pages of the database",
