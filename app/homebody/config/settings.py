@@ -214,7 +214,7 @@ class Config:
     # Synapse 1 and 5 for a user: a call restarts its delayed event every few seconds.
     rc_delayed_event_mgmt: RateLimit = RateLimit(10.0, 200)
     """Restarts and other requests about the delayed events of one account, or of one IP address
-    without an account."""
+    without an account. A list counts as ten."""
     # Synapse leaves it to rc_login: each of these tokens lets somebody in.
     rc_get_login_token: RateLimit = RateLimit(0.05, 5)
     """Login tokens that one account creates."""
