@@ -11,12 +11,13 @@ from homebody.core.push import counts
 from homebody.core.rooms import listing, user_redaction
 from homebody.core.sliding_sync import required_state
 from homebody.core.sync import device_lists, spans
-from homebody.core.timeline import redactions, removal
+from homebody.core.timeline import delayed_events, redactions, removal, sticky_events
 from homebody.web import Application
 
 BY_PLACE = "INDEX ix_events_room_id_position (room_id=? AND position"
 BY_TIME = "INDEX ix_events_times (room_id=? AND origin_server_ts"
 CHANGED = "COVERING INDEX ix_state_intervals_current (room_number=? AND to_position=? AND"
+OVER = "INDEX ix_delayed_events_user_id_finalised_ts"
 # ruff: noqa: SLF001 - this is about the statements, which nobody else needs
 PLANS = {
     "a page forwards": (paging.ROWS[False], BY_PLACE),
@@ -41,10 +42,15 @@ PLANS = {
     "the names of all rooms": (listing._CONTENTS, "PRIMARY KEY (room_number=? AND type=? AND s"),
     "the sizes of all rooms": (listing._MEMBERS, f"{CHANGED} membership=?"),
     "changed state": (required_state._HELD_BUT_MEMBERS, f"{CHANGED} membership=? AND from_pos"),
+    "delayed events that are over": (delayed_events._FORGET_MANY, f"{OVER} (user_id=? AND fin"),
+    "sticky events since a position": (sticky_events._SINCE, "ix_sticky_events_position (position"),
+    "those of rooms": (sticky_events._IN_ROOMS, "ix_sticky_events_room_id_sender (room_id=?)"),
+    "those of a user": (sticky_events._KEEP_LATEST, "ix_sticky_events_room_id_sender (room_id=? A"),
+    "those that were soft-failed": (sticky_events._HIDDEN, "ix_sticky_events_room_id_sender (room"),
     "changed members": (device_lists._MOVED, f"{CHANGED} membership=? AND from_position>?"),
 }
-SORTED = {"the newest events of rooms", "references"}
-"""Those of several rooms or parents: the few that were found are sorted."""
+SORTED = {"the newest events of rooms", "references", "those that were soft-failed"}
+"""Those of several rooms, parents or users: the few that were found are sorted."""
 VALUES: dict[str, Any] = dict.fromkeys(
     (
         "room_id",
@@ -58,6 +64,10 @@ VALUES: dict[str, Any] = dict.fromkeys(
         "since_ts",
         "now_ts",
         "domain",
+        "now_ms",
+        "of_user",
+        "of_room",
+        "by",
     ),
     1,
 )

@@ -23,7 +23,7 @@ from homebody.spec import sticky
 from homebody.spec.events import Event
 from homebody.storage.caches import CacheKind, declare
 from homebody.storage.database import Reader, Tx
-from homebody.storage.expressions import listed
+from homebody.storage.expressions import listed, unindexed
 
 MAX_OF_SENDER: Final = 100
 """The events of a user in a room that are sticky at once, the latest; older ones lose that. Else
@@ -55,7 +55,8 @@ _IS_SHOWN = (StoredEvent.redacted_by.is_(None), StoredEvent.position.is_not(None
 _SHOWN = (
     select(StickyEvent.position, StickyEvent.number, StickyEvent.room_id, StickyEvent.sender)
     .join(StoredEvent, StoredEvent.number == StickyEvent.number)
-    .where(StickyEvent.until_ts > bindparam("now_ms"), *_IS_SHOWN)
+    # else all that are sticky on the server are read
+    .where(unindexed(StickyEvent.until_ts) > bindparam("now_ms"), *_IS_SHOWN)
 )
 _SINCE = _SHOWN.where(StickyEvent.position > bindparam("since"))
 _IN_ROOMS = _SHOWN.where(StickyEvent.room_id.in_(select(listed("room_ids").c.value)))
@@ -65,7 +66,7 @@ _HIDDEN = (
     .where(
         StickyEvent.room_id == bindparam("room_id"),
         StickyEvent.until_ts > bindparam("now_ms"),
-        StickyEvent.position.is_(None),
+        unindexed(StickyEvent.position).is_(None),
         StoredEvent.standing == SOFT_FAILED,
     )
     .order_by(StickyEvent.number.desc())
