@@ -50,6 +50,17 @@ def test_what_is_left_out_has_defaults(client: FlaskClient) -> None:
     assert found["grant_types"] == ["authorization_code", "refresh_token"]
 
 
+def test_what_is_null_is_left_out(client: FlaskClient) -> None:
+    optional = ("application_type", "grant_types", "response_types", "logo_uri", "client_name")
+    body = {"client_uri": METADATA["client_uri"], "redirect_uris": [WEB]}
+    known = client.post(f"{OAUTH}clients", json=body).get_json()
+
+    answer = client.post(f"{OAUTH}clients", json=body | dict.fromkeys(optional))
+
+    assert answer.status_code == 201
+    assert answer.get_json()["client_id"] == known["client_id"]
+
+
 def test_values_that_are_not_known_are_ignored(client: FlaskClient) -> None:
     grants = ["authorization_code", "urn:ietf:params:oauth:grant-type:token-exchange"]
 

@@ -34,6 +34,7 @@ def check(body: Json) -> Json:
 
     Raises invalid_client_metadata, invalid_redirect_uri.
     """
+    body = {key: value for key, value in body.items() if value is not None}  # as if left out
     client_uri = _text(body, "client_uri", MAX_URI_CHARACTERS)
     if client_uri is None:
         raise _invalid("client_uri is missing")
