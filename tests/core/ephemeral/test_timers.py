@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from homebody.core.ephemeral.timers import Timers
 
 SECONDS = 10.0
@@ -22,6 +24,21 @@ def test_calls_are_made_in_the_order_in_which_they_are_due() -> None:
     timers.close()
 
     assert made == ["a", "b", "c"]
+
+
+def test_a_jump_of_the_clock_makes_calls_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("homebody.core.ephemeral.timers.MAX_WAIT_S", 0.05)
+    now_ms = 0
+    timers = Timers(lambda: now_ms)
+    is_made = threading.Event()
+    timers.call_at(HOUR, is_made.set)
+    was_made = is_made.wait(0.2)
+
+    now_ms = HOUR
+
+    assert is_made.wait(SECONDS)
+    timers.close()
+    assert not was_made
 
 
 def test_closing_waits_for_the_call_under_way_and_makes_none_after() -> None:

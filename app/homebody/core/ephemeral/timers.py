@@ -1,7 +1,8 @@
 """Timers: calls that are made later, for timeouts of typing and presence.
 
 One thread for all of them (under gevent a greenlet) sleeps until the next call is due; the first
-call starts it. So a timer costs an entry in a heap, and nothing is polled.
+call starts it. So a timer costs an entry in a heap, and nothing is polled. Only the clock is looked
+at each minute: it jumps when the machine wakes up, or when one without a battery learns the time.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
+from typing import Final
 
 LOG = logging.getLogger(__name__)
 
 Clock = Callable[[], int]
+MAX_WAIT_S: Final = 60.0
 
 
 class Timers:
@@ -78,4 +81,7 @@ class Timers:
                 LOG.exception("a timer failed")  # the other timers must still run
 
     def _seconds_until_next(self) -> float | None:
-        return (self._calls[0][0] - self.now_ms()) / 1000 if self._calls else None
+        """Return for how long to wait, None if there is nothing to wait for."""
+        if not self._calls:
+            return None
+        return min((self._calls[0][0] - self.now_ms()) / 1000, MAX_WAIT_S)
