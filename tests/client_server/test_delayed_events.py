@@ -19,7 +19,6 @@ STABLE = "/_matrix/client/v1/delayed_events"
 UNSTABLE = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events"
 MEMBER = "org.matrix.msc3401.call.member"
 TEXT = {"msgtype": "m.text", "body": "I am offline now"}
-SECONDS = 10.0
 HOUR = 3_600_000
 FORBIDDEN = (403, "M_FORBIDDEN")
 
@@ -59,13 +58,12 @@ def looked_up(person: Person, delay_id: str) -> Json:
 
 def finalised(person: Person, delay_id: str) -> Json:
     """What became of an event, when it is over."""
-    until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
+
+    def look() -> Json:
         found = looked_up(person, delay_id)
-        if "finalised_ts" in found:
-            return found
-        time.sleep(0.01)
-    raise AssertionError("the event is scheduled still")
+        return found if "finalised_ts" in found else {}
+
+    return wait_for(look, "the end of the event")
 
 
 def timeline(person: Person, room_id: str) -> list[Json]:
@@ -78,6 +76,13 @@ def timeline(person: Person, room_id: str) -> list[Json]:
 def manage(person: Person, delay_id: str, action: str, at: str = STABLE) -> tuple[int, str]:
     answer = person.post(f"{at}/{delay_id}/{action}")
     return (200, "") if answer.get_json() == {} else refusal(answer)
+
+
+def registered(app: Application) -> Person:
+    """A user of this server, where that of the fixture `login` is another."""
+    body = {"username": "alice", "auth": {"type": "m.login.dummy"}}
+    session = app.test_client().post("/_matrix/client/v3/register", json=body).get_json()
+    return Person(app.test_client(), "@alice:localhost", session["access_token"], "")
 
 
 def test_a_message_is_sent_after_its_delay_and_not_before(login: Login, room: Room) -> None:
@@ -512,9 +517,7 @@ def test_an_event_of_a_device_that_is_logged_out_cannot_be_put_off(
 def test_sending_counts_under_the_limit_of_messages(make_app: MakeApp) -> None:
     limits = {"rc_message.burst_count": "3", "rc_message.per_second": "0.01"}
     app = make_app(rate_limits="true", **limits)
-    body = {"username": "alice", "auth": {"type": "m.login.dummy"}}
-    session = app.test_client().post("/_matrix/client/v3/register", json=body).get_json()
-    alice = Person(app.test_client(), "@alice:localhost", session["access_token"], "")
+    alice = registered(app)
     room_id = alice.create_room()
     some = [schedule(alice, room_id, f"t{number}", delay_ms=1000) for number in range(3)]
 
@@ -529,9 +532,7 @@ def test_sending_counts_under_the_limit_of_messages(make_app: MakeApp) -> None:
 
 def test_a_call_with_a_heart_beat_each_second_is_not_limited(make_app: MakeApp) -> None:
     app = make_app(rate_limits="true")
-    body = {"username": "alice", "auth": {"type": "m.login.dummy"}}
-    session = app.test_client().post("/_matrix/client/v3/register", json=body).get_json()
-    alice = Person(app.test_client(), "@alice:localhost", session["access_token"], "")
+    alice = registered(app)
     delay_id = schedule(alice, alice.create_room())
 
     answers = {manage(alice, delay_id, "restart") for _ in range(150)}
@@ -544,9 +545,7 @@ def test_a_call_with_a_heart_beat_each_second_is_not_limited(make_app: MakeApp) 
 
 def test_a_list_counts_as_many_requests(make_app: MakeApp) -> None:
     app = make_app(rate_limits="true")
-    body = {"username": "alice", "auth": {"type": "m.login.dummy"}}
-    session = app.test_client().post("/_matrix/client/v3/register", json=body).get_json()
-    alice = Person(app.test_client(), "@alice:localhost", session["access_token"], "")
+    alice = registered(app)
 
     answers = [alice.get(STABLE).status_code for _ in range(30)]
 
