@@ -285,6 +285,17 @@ def test_a_name_has_no_effect_on_the_terminal(bob: Person, run: Run, character: 
     assert character not in run("user", "show", f"b{character}b").stderr
 
 
+@pytest.mark.parametrize("character", ["\x9b", "\xad", "\u202e", "\U000e0067", "👩"])
+def test_json_stays_json_whatever_a_name_contains(
+    bob: Person, result: Result, character: str
+) -> None:
+    name = f"Bob{character}"
+    url = f"profile/{bob.user_id}/displayname"
+    assert bob.put(url, json={"displayname": name}).status_code == 200
+
+    assert result("user", "show", "bob")["displayname"] == name
+
+
 def test_a_name_forges_no_line_of_a_list(bob: Person, run: Run) -> None:
     url = f"devices/{bob.device_id}"
     assert bob.put(url, json={"display_name": "x\n@eve:localhost admin"}).status_code == 200

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
 import logging
 import os
 import platform
@@ -199,7 +200,8 @@ def plain(text: str) -> str:
     """Return a text with the control characters escaped that a terminal would obey.
 
     Names, reasons and file names come from users, also of other servers: what they write could move
-    the cursor, rename the window, or show an ID as another one.
+    the cursor, rename the window, or show an ID as another one. The escapes are those of JSON, so
+    that JSON stays JSON.
     """
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text
@@ -209,7 +211,7 @@ def plain(text: str) -> str:
 def _without_effect(character: str) -> str:
     if character in _KEPT or unicodedata.category(character) not in _CONTROLS:
         return character
-    return character.encode("unicode_escape").decode()
+    return json.dumps(character)[1:-1]
 
 
 @contextmanager
