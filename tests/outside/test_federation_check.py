@@ -285,6 +285,17 @@ def test_the_command_prints_a_line_for_each_step(world: World) -> None:
     ]
 
 
+def test_what_a_server_calls_itself_has_no_effect_on_the_terminal(world: World) -> None:
+    named = {"name": "Other\x1b[2J", "version": "1.2\nok      keys"}
+    world.server.answer(VERSION, Response(200, {"server": named}))
+
+    code, output = run(world, world.name)
+
+    assert (code, len(output.splitlines())) == (0, 5)
+    assert "\x1b" not in output
+    assert "Other\\u001b[2J" in output
+
+
 def test_the_command_fails_if_a_step_does(world: World) -> None:
     world.server.fail(VERSION, 502)
 

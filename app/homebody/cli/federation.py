@@ -43,7 +43,7 @@ def check(ctx: click.Context, server_name: str, *, is_json: bool) -> None:
     for finding in Check(config, server_name, server_key.load_or_create(config)).run():
         findings.append(finding)
         if not is_json:  # at once, as a step may take seconds
-            click.echo(_line(finding))
+            click.echo(cli.plain(_line(finding)))
     is_good = not any(finding.status == "failed" for finding in findings)
     if is_json:
         steps = [dataclasses.asdict(finding) for finding in findings]
@@ -132,5 +132,6 @@ def _minute(ts: int) -> str:
 
 
 def _line(finding: Finding) -> str:
-    line = f"{_MARKS[finding.status]:7} {finding.step:11} {finding.text}"
+    text = finding.text.replace("\n", "\\n")  # the other server may be quoted in it
+    line = f"{_MARKS[finding.status]:7} {finding.step:11} {text}"
     return f"{line}\n{'':20}→ {finding.advice}" if finding.advice else line
