@@ -575,3 +575,19 @@ def test_a_room_here_whose_users_may_not_invite_is_joined_by_another_server(
     content = membership(alice, restricted, bob.user_id)
     assert content["join_authorised_via_users_server"] == "@carol:b.test"
     app.homeserver.sender.stop()
+
+
+def test_who_follows_a_room_of_another_server_to_its_replacement_finds_their_settings_there(
+    b: Remote, alice: Person
+) -> None:
+    old = b.room()
+    join(alice, old.id, "b.test")
+    alice.put(f"user/{ALICE}/rooms/{quote(old.id)}/tags/m.favourite", json={"order": 0.5})
+    new = b.room(create={"predecessor": {"room_id": old.id}})
+    tombstone = {"body": "moved", "replacement_room": new.id}
+    b.send(old.set_state("m.room.tombstone", tombstone))
+
+    assert join(alice, new.id, "b.test").status_code == 200
+
+    tags = alice.get(f"user/{ALICE}/rooms/{quote(new.id)}/tags").get_json()["tags"]
+    assert tags == {"m.favourite": {"order": 0.5}}
