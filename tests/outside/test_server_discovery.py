@@ -396,6 +396,20 @@ def test_few_servers_are_looked_for_at_once(world: World, monkeypatch: pytest.Mo
     assert time.monotonic() - began > 0.6
 
 
+def test_few_searches_wait_for_their_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_discovery, "MAX_WAITING", 1)
+    world.web.delay("", 0.3)
+    discovery = world.discovery()
+    first = event_loop.spawn(targets, discovery, "a.test")
+    world.web.wait_until(lambda: world.web.requests)
+
+    refused = failure(discovery, "d.test", 5)
+
+    assert refused.kind == "timeout"
+    assert first.result(5) == [("127.0.0.1", 8448)]
+    assert targets(discovery, "d.test") == [("127.0.0.1", 8448)]
+
+
 @pytest.mark.parametrize("server", ["x" * 64 + ".test:1", ".".join(["x" * 60] * 4)])
 def test_a_name_that_no_dns_server_can_know_is_unreachable(world: World, server: str) -> None:
     assert failure(world.discovery(), server).kind == "unreachable"

@@ -31,6 +31,9 @@ MAX_HOSTS: Final = 8
 MAX_SEARCHES: Final = 200
 """Servers that are looked for at once: somebody could make us look for a thousand whose web servers
 never answer, and each search has a socket."""
+MAX_WAITING: Final = 2_000
+"""Searches that are under way or wait for their turn: anybody can claim to be any server, so that
+its keys are fetched, and the search goes on when nobody waits for it any more."""
 _MAX_TARGETS: Final = 16
 
 
@@ -69,6 +72,8 @@ class ServerDiscovery:
         with self._lock:
             work = self._under_way.get(server)
             if work is None:
+                if len(self._under_way) >= MAX_WAITING:
+                    raise RemoteError("timeout", "Too many servers are being looked for")
                 work = self._under_way[server] = event_loop.spawn(self._find, server)
         try:
             return work.result(max(until - time.monotonic(), 0))
