@@ -106,6 +106,26 @@ def test_only_some_of_many_signatures_are_looked_at(server_keys: ServerKeys, b: 
     assert not server_keys.verify({**SIGNED, "signatures": {"b.test": others | right}}, "b.test")
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_server_does_not_fill_the_disk_by_new_keys(
+    app: Application, server_keys: ServerKeys, b: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "MAX_KEPT", 4)
+    for _ in range(3):
+        b.rotate_key()
+        assert known(server_keys, b)
+    for _ in range(6):
+        b.rotate_key()
+
+    is_known = known(server_keys, b)
+
+    with app.homeserver.database.read() as tx:
+        kept = keys.responses(tx, "b.test")
+    assert is_known
+    assert b.key.key_id in kept
+    assert len(kept) == 4
+
+
 def test_a_failure_is_remembered(server_keys: ServerKeys, b: Remote) -> None:
     b.fail(KEY_PATH)
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody.models.federation import ServerKey
@@ -45,7 +45,10 @@ LOG = logging.getLogger(__name__)
 LIFETIME_MS: Final = 86_400_000
 """Of the response with this server's own keys."""
 FETCH_SECONDS: Final = 10.0
-MAX_RESPONSE_BYTES: Final = 64 * 2**10
+MAX_RESPONSE_BYTES: Final = 32 * 2**10
+MAX_KEPT: Final = 50
+"""Keys of one server, each with the response that it was in: anyone could fill the disk by new keys
+otherwise. Servers have one, and another for each time that theirs was replaced."""
 MAX_NOTARY_BYTES: Final = 4 * 2**20
 MIN_INTERVAL_S: Final = 30.0
 """Between two requests to a server that responds: anyone can make up key IDs. Also the longest that
@@ -77,6 +80,15 @@ _MANY = select(*_COLUMNS).join_from(
 )
 _OF_SERVER = select(*_COLUMNS, ServerKey.response).where(
     ServerKey.server_name == bindparam("server_name")
+)
+_SUPERFLUOUS = (
+    select(ServerKey.key_id)
+    .where(ServerKey.server_name == bindparam("of_server"))
+    .order_by(ServerKey.fetched_ts.desc(), ServerKey.expired_ts.is_not(None), ServerKey.key_id)
+    .offset(bindparam("kept"))
+)
+_REMOVE = delete(ServerKey).where(
+    ServerKey.server_name == bindparam("of_server"), ServerKey.key_id.in_(_SUPERFLUOUS)
 )
 _PUT = insert(ServerKey)
 _PUT = _PUT.on_conflict_do_update(
@@ -142,6 +154,8 @@ def store(tx: Tx, server_name: str, found: PublishedKeys, response: Json, *, dir
     ]
     if rows:
         tx.sql.execute(_PUT, rows)
+    if len(stored) + len(rows) > MAX_KEPT:
+        tx.sql.execute(_REMOVE, {"of_server": server_name, "kept": MAX_KEPT})
 
 
 def responses(tx: Reader, server_name: str) -> dict[str, tuple[KnownKey, str]]:
