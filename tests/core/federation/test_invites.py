@@ -425,6 +425,29 @@ def test_strange_stripped_state_of_older_versions_is_left_out(b: Remote, alice: 
     assert shown == {("m.room.member", ALICE): {"membership": "invite"}}
 
 
+def test_of_very_large_stripped_state_the_last_events_are_left_out(
+    b: Remote, alice: Person
+) -> None:
+    room = named_room(b)
+    event = room.member(ALICE, "invite", sender=room.creator, add=False)
+    large = [
+        {
+            "type": f"m.{name}",
+            "state_key": "",
+            "sender": room.creator,
+            "content": {"x": "x" * 60_000},
+        }
+        for name in "abcdefgh"
+    ]
+
+    assert send(b, event, invite_room_state=large).status == 200
+
+    shown = invited(alice, room.id) or {}
+    assert [event_type for event_type, _ in shown if event_type != "m.room.member"] == [
+        *("m.a", "m.b", "m.c", "m.d")
+    ]
+
+
 def test_a_server_sends_a_limited_number_of_invites(remote: Remotes, make_app: MakeApp) -> None:
     limits = {"per_second": "0.001", "burst_count": "2"}
     options = {f"rc_invites.per_server.{key}": value for key, value in limits.items()}

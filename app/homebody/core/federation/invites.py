@@ -10,8 +10,10 @@ client-server-api#invite-permission
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
+
+import orjson
 
 from homebody import errors
 from homebody.core.appservices import transactions
@@ -34,6 +36,7 @@ LOG = logging.getLogger(__name__)
 MAX_STRIPPED: Final = 100
 """Events of the stripped state that are kept."""
 MAX_STRIPPED_BYTES: Final = 256 * 1024
+"""The same for their JSON; the last ones are left out."""
 STRIPPED_KEYS: Final = {"type": str, "state_key": str, "sender": str, "content": dict}
 ENDS: Final = frozenset({"leave", "ban"})
 
@@ -124,17 +127,28 @@ class Invites:
             found.append(it)
         if not any(it.event.type == room_state.CREATE[0] for it in found):
             raise errors.invalid_param("invite_room_state has no m.room.create event")
-        return [client_events.stripped(it.event.pdu) for it in found]
+        return _first([client_events.stripped(it.event.pdu) for it in found])
 
 
 def shown_to_users(stripped: Sequence[Any]) -> list[Json]:
     """Return those of the events that are valid, with nothing but what users see of them."""
-    return [
+    return _first(
         client_events.stripped(it)
         for it in stripped[:MAX_STRIPPED]
         if isinstance(it, dict)
         and all(isinstance(it.get(key), kind) for key, kind in STRIPPED_KEYS.items())
-    ]
+    )
+
+
+def _first(shown: Iterable[Json]) -> list[Json]:
+    """Return the first events that have MAX_STRIPPED_BYTES in all."""
+    found, left = [], MAX_STRIPPED_BYTES
+    for event in shown:
+        left -= len(orjson.dumps(event))
+        if left < 0:
+            break
+        found.append(event)
+    return found
 
 
 def put_membership(tx: Tx, event: Event) -> None:
