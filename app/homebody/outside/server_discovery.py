@@ -33,7 +33,7 @@ MAX_SEARCHES: Final = 200
 never answer, and each search has a socket."""
 MAX_WAITING: Final = 2_000
 """Searches that are under way or wait for their turn: anybody can claim to be any server, so that
-its keys are fetched, and the search goes on when nobody waits for it any more."""
+its keys are fetched, and the search goes on after the request."""
 _MAX_TARGETS: Final = 16
 
 
