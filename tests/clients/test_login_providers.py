@@ -152,4 +152,11 @@ async def test_the_pages_are_accessible(house: RunningServer) -> None:
         await window.ask("press", button="Create my account")
         await window.ask("waitFor", text="Logins elsewhere")
         await check_accessible(window)
+        await window.ask("open", url=f"{house.url}/_homebody/account/password")
+        await window.ask("waitFor", text="You have no password here")
+        await check_accessible(window)
+        await window.ask("open", url=f"{house.url}/_homebody/sign-on/again/zitadel")
+        await log_in_there(window, "pia")  # though she is logged in there
+        await window.ask("waitFor", text="You have logged in again")
+        await check_accessible(window)
         assert await window.ask("faults") == []

@@ -48,9 +48,9 @@ class SignOnAttempt(Base):
     state_hash: Mapped[bytes] = mapped_column(primary_key=True)
     browser_hash: Mapped[bytes]
     provider: Mapped[str]
-    purpose: Mapped[str]  # "login", "link" or "confirm"
+    purpose: Mapped[str]  # "login", "link", "confirm" or "again"
     target: Mapped[str]  # the page to go on to; to confirm, the hash of the session in hexadecimal
-    user_id: Mapped[str | None]  # who links the provider
+    user_id: Mapped[str | None]  # who links the provider, or logs in again
     created_ts: Mapped[int]  # ms
     is_returned: Mapped[bool] = mapped_column(default=False)  # the browser has come back
     identity: Mapped[Json | None]  # whom the provider vouches for

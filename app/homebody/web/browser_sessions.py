@@ -31,9 +31,11 @@ from homebody.client_server import authentication, policy_servers
 from homebody.client_server import login as client_login
 from homebody.client_server.authentication import READING, Access
 from homebody.context import homeserver
+from homebody.core.accounts import external_ids
 from homebody.core.accounts.accounts import AccountInfo
 from homebody.core.sessions import browser_sessions, login, sign_on_sessions
 from homebody.core.sessions.browser_sessions import BrowserSession
+from homebody.core.sign_on import logins
 from homebody.core.timeline.policies import UnapprovedError
 from homebody.errors import MatrixError
 from homebody.spec.events import Json
@@ -48,14 +50,13 @@ PREFIX: Final = "/_homebody/"
 LOGIN: Final = f"{PREFIX}login"
 SIGN_ON_START: Final = f"{PREFIX}sign-on/start/"
 """Followed by the id of a provider, with the parameter `next`."""
+SIGN_ON_AGAIN: Final = f"{PREFIX}sign-on/again/"
+"""Followed by the id of a provider."""
 SESSION: Final = "homebody_session"
 FORM: Final = "homebody_form"
 SIGN_ON: Final = "homebody_sign_on"
 """The names of the cookies; with https they have a prefix, see `_cookie`."""
 CSRF: Final = "csrf_token"
-FRESH_MINUTES: Final = 10
-FRESH_MS: Final = FRESH_MINUTES * 60_000
-"""How long a login at another provider is as good as the password."""
 MAX_FORM_BYTES: Final = 100_000
 STALE: Final = "The form is too old, or your browser does not accept cookies. Load the page again"
 
@@ -156,10 +157,12 @@ def prove(password: str) -> None:
     """Require the password of the user who is logged in, for what an intruder must not do.
 
     The request can write only while the account has this password. A user without one must have
-    logged in, at another provider, just before. Raises M_FORBIDDEN, M_LIMIT_EXCEEDED.
+    logged in again, at a provider, just before. Raises M_FORBIDDEN, M_LIMIT_EXCEEDED.
     """
     if account().password_hash is None:
-        _must_be_fresh()
+        with homeserver.database.read() as tx:
+            if not logins.has_proved(tx, sign_on_cookie() or "", account().user_id):
+                raise errors.forbidden("Log in again first, by the link above")
         return
     try:
         proved = client_login.prove(account().user_id, password)
@@ -168,17 +171,6 @@ def prove(password: str) -> None:
             raise
         raise errors.forbidden("This is not your password") from error
     authentication.rely_on(proved)
-
-
-def _must_be_fresh() -> None:
-    """Raise M_FORBIDDEN unless the session began just before, with a login at a provider."""
-    with homeserver.database.read() as tx:
-        is_vouched_for = sign_on_sessions.of_browser(tx, session().token_hash) is not None
-        is_fresh = tx.now_ms - session().created_ts < FRESH_MS
-    if not is_vouched_for or not is_fresh:
-        raise errors.forbidden(
-            f"Log out of these pages, log in again, and repeat this within {FRESH_MINUTES} minutes"
-        )
 
 
 def sign_on_cookie() -> str | None:
@@ -201,6 +193,15 @@ def sign_on_links(wanted: str) -> list[tuple[str, str]]:
         (it.name, f"{SIGN_ON_START}{it.id}?next={quote(wanted, safe='')}")
         for it in homeserver.login_providers.all
     ]
+
+
+@bp.app_template_global()
+def links_to_log_in_again() -> list[tuple[str, str]]:
+    """Return the name of each provider that the user is linked to, and the link to prove it."""
+    with homeserver.database.read() as tx:
+        linked = {it for it, _ in external_ids.of_user(tx, account().user_id)}
+    known = homeserver.login_providers.all
+    return [(it.name, f"{SIGN_ON_AGAIN}{it.id}") for it in known if it.id in linked]
 
 
 def next_page() -> str:

@@ -1,11 +1,14 @@
-"""What needs the password, of users who have none: a login at a provider just before."""
+"""What needs the password, of users who have none: they log in again, at a provider."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from homebody.web import Application
 from tests.conftest import PASSWORD, Login
@@ -33,31 +36,79 @@ def newcomer(browser: FlaskClient, provider: Provider) -> FlaskClient:
     return browser
 
 
+def log_in_again(browser: FlaskClient, provider: Provider, **claims: Any) -> TestResponse:
+    """Follow the link of a page that needs a password."""
+    return visit(browser, provider, "/_homebody/sign-on/again/test", **claims)
+
+
 @pytest.mark.parametrize("path", sorted(FORMS))
-def test_a_fresh_login_is_enough(newcomer: FlaskClient, path: str) -> None:
+def test_a_login_that_was_asked_for_is_enough(
+    newcomer: FlaskClient, provider: Provider, path: str
+) -> None:
     page = newcomer.get(path)
+    done = log_in_again(newcomer, provider)
 
     answer = send(newcomer, path, **FORMS[path])
 
     assert 'name="current"' not in page.text
+    assert 'href="/_homebody/sign-on/again/test"' in page.text
+    assert "send the form on the page before" in visible(done)
     assert answer.status_code in {200, 303}
-    assert "Log out of these pages" not in visible(answer)
+    assert "Log in again first" not in visible(answer)
 
 
 @pytest.mark.parametrize("path", sorted(FORMS))
-def test_an_older_login_is_not(
-    newcomer: FlaskClient, later: Callable[[int], None], path: str
-) -> None:
-    later(MINUTES_MS)
-
+def test_a_login_that_may_have_asked_nothing_is_not(newcomer: FlaskClient, path: str) -> None:
     answer = send(newcomer, path, **FORMS[path])
 
     assert answer.status_code in {400, 403}
-    assert "log in again, and repeat this within 10 minutes" in visible(answer)
+    assert "Log in again first" in visible(answer)
     assert newcomer.get(ACCOUNT).status_code == 200
 
 
-def test_a_password_is_set_and_needed_from_then_on(newcomer: FlaskClient, app: Application) -> None:
+def test_an_older_one_is_not(
+    newcomer: FlaskClient, provider: Provider, later: Callable[[int], None]
+) -> None:
+    log_in_again(newcomer, provider)
+    later(MINUTES_MS)
+
+    assert send(newcomer, RESET).status_code == 403
+
+
+def test_one_of_another_user_or_in_another_browser_is_not(
+    newcomer: FlaskClient, provider: Provider, app: Application
+) -> None:
+    visit(newcomer, provider, "/_homebody/sign-on/start/test")
+    other = log_in_again(newcomer, provider, sub="5678")
+    elsewhere = app.test_client()
+    visit(elsewhere, provider)
+    log_in_again(elsewhere, provider)
+
+    assert (other.status_code, "belongs to another account" in visible(other)) == (403, True)
+    assert send(newcomer, RESET).status_code == 403
+    assert send(elsewhere, RESET).status_code == 200
+
+
+def test_the_provider_is_told_to_ask(newcomer: FlaskClient, provider: Provider) -> None:
+    leaving = newcomer.get("/_homebody/sign-on/again/test").headers["Location"]
+    long_ago = int(time.time()) - 3600
+    old = newcomer.get(provider.log_in(leaving, auth_time=long_ago))
+
+    assert "&max_age=0" in leaving
+    assert old.status_code == 502
+    assert send(newcomer, RESET).status_code == 403
+
+
+def test_somebody_without_a_session_has_to_log_in_first(browser: FlaskClient) -> None:
+    answer = browser.get("/_homebody/sign-on/again/test")
+
+    assert answer.headers["Location"].startswith("/_homebody/login?next=")
+
+
+def test_a_password_is_set_and_needed_from_then_on(
+    newcomer: FlaskClient, provider: Provider, app: Application
+) -> None:
+    log_in_again(newcomer, provider)
     send(newcomer, f"{ACCOUNT}password", password=PASSWORD, again=PASSWORD)
 
     without = send(newcomer, RESET)

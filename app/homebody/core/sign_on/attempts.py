@@ -22,16 +22,25 @@ from homebody.core.sign_on.providers import Identity
 from homebody.models.sign_in import SignOnAttempt as Row
 from homebody.storage.database import Reader, Tx
 
-Purpose = Literal["login", "link", "confirm"]
+Purpose = Literal["login", "link", "confirm", "again"]
+"""`confirm`: what a client does that waits for it; `again`: what the user does on our pages."""
 
 LIFETIME_MS: Final = 15 * 60_000
 """How long a login may take, with a second factor and the choice of a name."""
+AGAIN_MINUTES: Final = 10
+"""How long a login that was begun to prove who the user is takes the place of a password."""
 OVER: Final = "This login is over, or was begun in another browser. Begin again"
 
 _FIND = select(
     Row.provider, Row.purpose, Row.target, Row.user_id, Row.is_returned, Row.identity
 ).where(
     Row.state_hash == bindparam("of_state"),
+    Row.browser_hash == bindparam("of_browser"),
+    Row.created_ts > bindparam("begun_after"),
+)
+_AGAIN = select(Row.identity).where(
+    Row.purpose == "again",
+    Row.user_id == bindparam("user_id"),
     Row.browser_hash == bindparam("of_browser"),
     Row.created_ts > bindparam("begun_after"),
 )
@@ -47,7 +56,7 @@ class Attempt:
     target: str
     """The page to go on to; if the purpose is to confirm, the hash of the session in hex."""
     user_id: str | None
-    """The user who links the provider."""
+    """The user who links the provider, or logs in again."""
     is_returned: bool
     identity: Identity | None
     """Whom the provider vouches for, once it has."""
@@ -97,6 +106,17 @@ def find(tx: Reader, browser: str, state: str) -> Attempt:
         raise errors.forbidden(OVER)
     identity = None if row.identity is None else Identity(**row.identity)
     return Attempt(row.provider, row.purpose, row.target, row.user_id, row.is_returned, identity)
+
+
+def again(tx: Reader, browser: str, user_id: str) -> list[Identity]:
+    """Return for whom providers have vouched when this user had to log in again just before."""
+    key = {
+        "user_id": user_id,
+        "of_browser": access_tokens.hash_of(browser),
+        "begun_after": tx.now_ms - AGAIN_MINUTES * 60_000,
+    }
+    found = tx.sql.execute(_AGAIN, key).scalars()
+    return [Identity(**it) for it in found if it is not None]
 
 
 def note_return(tx: Tx, browser: str, state: str, provider: str) -> Attempt:

@@ -25,6 +25,7 @@ from homebody.core.sessions import (
     sign_on_sessions,
 )
 from homebody.core.sessions.sign_on_sessions import Origin
+from homebody.core.sign_on import attempts
 from homebody.core.sign_on.providers import Identity
 from homebody.errors import MatrixError
 from homebody.storage.database import Database, Reader, Tx
@@ -104,6 +105,16 @@ def register(
     if account is None:
         raise errors.unknown("The account could not be created", 500)
     return account
+
+
+def has_proved(tx: Reader, browser: str, user_id: str) -> bool:
+    """Return whether the user has logged in again in this browser just before, at a provider.
+
+    That is as good as a password: a provider that lets somebody in without a question, as it does
+    at an unlocked computer, does not count where it heeds `Login.is_again`.
+    """
+    found = attempts.again(tx, browser, user_id)
+    return any(external_ids.owner(tx, it.provider, it.subject) == user_id for it in found)
 
 
 def check_linkable(provider: OidcProvider) -> None:

@@ -50,6 +50,8 @@ def finish() -> Response:
         return stage.ask(state, attempt, identity)
     if attempt.purpose == "link":
         return _link_page(state, attempt, identity)
+    if attempt.purpose == "again":
+        return _proved(attempt)
     with homeserver.database.write() as tx:
         account = logins.account_of(tx, identity)
         if account is not None:
@@ -161,6 +163,14 @@ def _create(
 def _enter(attempt: Attempt, token: str) -> Response:
     """Start the session of the browser, and open the page that the user wanted."""
     return browser_sessions.with_session(browser_sessions.see_other(attempt.target), token)
+
+
+def _proved(attempt: Attempt) -> Response:
+    """Return the page after a login in place of a password; the attempt stays, as its proof."""
+    with homeserver.database.read() as tx:
+        if not logins.has_proved(tx, journey.cookie(), attempt.user_id or ""):
+            raise errors.forbidden("This login belongs to another account")
+    return pages.page("sign_on_again.html", minutes=attempts.AGAIN_MINUTES)
 
 
 def _link_page(

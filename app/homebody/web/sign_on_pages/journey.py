@@ -55,6 +55,16 @@ def link(provider_id: str) -> Response:
     return leave(provider_id, "link", ACCOUNT, user.user_id)
 
 
+@bp.get("/again/<provider_id>")
+@for_everyone
+def log_in_again(provider_id: str) -> Response:
+    """Lead a user who is logged in to a provider, in place of entering a password."""
+    user = browser_sessions.visitor()
+    if user is None:
+        return browser_sessions.to_login(ACCOUNT)
+    return leave(provider_id, "again", ACCOUNT, user.user_id)
+
+
 @bp.get("/callback/<provider_id>")
 @for_everyone
 def come_back(provider_id: str) -> Response:
@@ -136,7 +146,7 @@ def _login(provider: OidcProvider, browser: str, state: str, purpose: Purpose) -
         state,
         attempts.secret(browser, state, "nonce"),
         attempts.secret(browser, state, "verifier"),
-        is_again=purpose == "confirm",
+        is_again=purpose in {"confirm", "again"},
     )
 
 
