@@ -1508,3 +1508,25 @@ def test_with_the_setting_off_a_join_waits_for_all_members(
     assert "omit_members" not in b.received("/send_join/")[-1].query
     with app.homeserver.database.read() as tx:
         assert room_state.joined(tx, room.id).total == 3
+
+
+def test_members_that_are_known_while_the_room_is_outside_the_window_come_with_it(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+    narrow, wide = (
+        sliding.window(last, required_state=[["m.room.member", "*"]]) for last in (0, 9)
+    )
+    first = sliding.ask(alice, lists=wide)
+    other = alice.create_room()
+    away = sliding.ask(alice, first["pos"], lists=narrow)
+    let_state_come(b, app, room)
+    alice.send(other)
+    still_away = sliding.ask(alice, away["pos"], lists=narrow)
+
+    back = sliding.ask(alice, still_away["pos"], lists=wide)
+
+    assert room.id not in {*away["rooms"], *still_away["rooms"]}
+    assert {key[1] for key in sliding.state(back, room.id)} == {ALICE, CAROL, DAVE}

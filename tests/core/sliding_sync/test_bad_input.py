@@ -80,6 +80,7 @@ def bodies_about(
     }
     names = ["to_device", "e2ee", "account_data", "receipts", "typing"]
     names += ["io.element.msc4308.thread_subscriptions", "org.matrix.msc4262.profiles"]
+    names += ["org.matrix.msc4354.sticky_events"]
     return some(
         {
             "conn_id": texts,
