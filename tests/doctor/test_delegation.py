@@ -119,6 +119,21 @@ def test_a_closed_port_8448_is_seen(world: World) -> None:
     assert worst(delegation.federation(world.examination())) == {"federation": "broken"}
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"public_url": "http://127.0.0.1:8008"}, "the public URL is of this machine"),
+        ({"server_name": "example.org:8448"}, "the server name is a host with a port"),
+    ],
+)
+def test_it_says_why_the_file_for_clients_is_not_looked_for(
+    world: World, given: dict[str, str], why: str
+) -> None:
+    (found,) = delegation.client_file(world.examination(**given))
+
+    assert (found.severity, found.seen) == ("skipped", why)
+
+
 def test_without_federation_nothing_is_looked_for(world: World) -> None:
     found = list(delegation.federation(world.examination(federation="false")))
 

@@ -24,9 +24,7 @@ def shown(found: list[Finding]) -> str:
 
 
 @pytest.mark.parametrize("proxy", [proxies.nginx, proxies.caddy])
-def test_nothing_is_found_with_the_configuration_in_the_readme(
-    clinic: Clinic, proxy: Proxy
-) -> None:
+def test_nothing_is_found_with_the_configuration_of_the_page(clinic: Clinic, proxy: Proxy) -> None:
     found = clinic.examine(proxy)
 
     assert bad(found) == set(), shown(found)

@@ -241,9 +241,12 @@ def byte_bar(label: str) -> Iterator[Progress]:
 def print_copied(copied: Copied, text: str, *, is_json: bool) -> None:
     """Print what was copied, and warn of media that are lost."""
     _warn_of_lost(copied)
-    text += f": a database of {copied.database_bytes / 1e6:.1f} MB, {copied.files} files"
+    text += f": a database of {copied.database_bytes / 1e6:.1f} MB"
+    text += f", {copied.files} file{'s' * (copied.files != 1)}"
+    if copied.new_files < copied.files:  # in a folder, which has had others
+        text += f", {copied.new_files} of them new"
     if copied.new_files:
-        text += f", {copied.new_files} of them new ({copied.new_bytes / 1e6:.1f} MB)"
+        text += f" ({copied.new_bytes / 1e6:.1f} MB)"
     print_result(text, _described(copied), is_json=is_json)
 
 

@@ -31,7 +31,10 @@ class _RedirectError(Exception):
 def client_file(ex: Examination) -> Iterator[Finding]:
     """Check the file by which a client finds the server of a user ID."""
     if _has_no_files(ex):
-        yield ex.report.skipped("well-known-client", "the server name is a host with a port")
+        seen = "the server name is a host with a port"
+        if ex.is_local:
+            seen = "the public URL is of this machine"
+        yield ex.report.skipped("well-known-client", seen)
         return
     url = f"{_base(ex)}{CLIENT}"
     try:
