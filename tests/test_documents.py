@@ -93,6 +93,14 @@ def test_the_architecture_lists_all_folders_in_their_order() -> None:
     assert re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE) == ORDER
 
 
+def test_each_image_is_shown_by_a_page() -> None:
+    pages = "".join(it.read_text(encoding="utf-8") for it in DOCUMENTS)
+
+    images = {it.name for it in (ROOT / "docs/images").iterdir()}
+
+    assert {it for it in images if f"images/{it})" not in pages} == set()
+
+
 def test_what_is_missing_is_seen() -> None:
     text = "`core/sync/no_such_file.py` in `app/homebody/no_such_folder/`, not `README.md`"
 

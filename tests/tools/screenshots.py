@@ -35,9 +35,7 @@ SETTINGS: Final = {
 }
 SCREENSHOTS: Final = (
     ("landing-light", "/", "light"),
-    ("landing-dark", "/", "dark"),
     ("status-light", ADMIN, "light"),
-    ("users-dark", f"{ADMIN}users", "dark"),
     ("user-light", f"{ADMIN}users/{{ben}}", "light"),
     ("deactivate-light", f"{ADMIN}users/{{ben}}/deactivate", "light"),
     ("report-dark", f"{ADMIN}reports/1", "dark"),
