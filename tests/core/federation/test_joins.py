@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,7 @@ from tests.conftest import Login, Person
 from tests.helpers import remote_answers, remote_room, sliding
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.rooms import membership, refusal, state_of, unchanged
-from tests.helpers.scripted_server import Response
+from tests.helpers.scripted_server import Request, Response
 from tests.helpers.waiting import wait_for
 
 Json = dict[str, Any]
@@ -551,9 +551,11 @@ def test_an_authorised_join_needs_the_signature_of_that_server(
     leave_now(app)
 
 
-def test_a_room_here_whose_users_may_not_invite_is_joined_by_another_server(
+@pytest.fixture
+def authorised_elsewhere(
     b: Remote, app: Application, alice: Person, login: Login, room: Callable[..., str]
-) -> None:
+) -> Iterator[tuple[Person, str]]:
+    """A restricted room of Alice's that Bob may join, as Carol of b.test authorises."""
     app.homeserver.sender.start()
     bob = login("bob")
     allowed, restricted = room(alice, bob), room(alice, room_version="11")
@@ -569,12 +571,35 @@ def test_a_room_here_whose_users_may_not_invite_is_joined_by_another_server(
     assert alice.put(path, json=levels).status_code == 200
     b.wait_until(lambda: there.content("m.room.power_levels") == levels)
     there.creator = "@carol:b.test"
+    yield bob, restricted
+    app.homeserver.sender.stop()
+
+
+def test_a_room_here_whose_users_may_not_invite_is_joined_by_another_server(
+    alice: Person, authorised_elsewhere: tuple[Person, str]
+) -> None:
+    bob, restricted = authorised_elsewhere
 
     assert join(bob, restricted).status_code == 200
 
     content = membership(alice, restricted, bob.user_id)
     assert content["join_authorised_via_users_server"] == "@carol:b.test"
-    app.homeserver.sender.stop()
+
+
+def test_a_user_who_is_banned_here_while_another_server_authorises_the_join_has_not_joined(
+    b: Remote, alice: Person, authorised_elsewhere: tuple[Person, str]
+) -> None:
+    bob, restricted = authorised_elsewhere
+
+    def ban_first(request: Request) -> Response:
+        alice.post(f"rooms/{quote(restricted)}/ban", json={"user_id": bob.user_id})
+        return remote_answers.respond(b, request)
+
+    b.answer("/send_join/", ban_first)
+
+    assert refusal(join(bob, restricted)) == (403, "M_FORBIDDEN")
+
+    assert membership(alice, restricted, bob.user_id)["membership"] == "ban"
 
 
 def test_who_follows_a_room_of_another_server_to_its_replacement_finds_their_settings_there(

@@ -45,6 +45,7 @@ from homebody.core.timeline import forks, joined_rooms, outside_rooms, removal, 
 from homebody.core.timeline.joined_rooms import Entries
 from homebody.core.timeline.outside_rooms import MAX_SERVERS
 from homebody.errors import MatrixError
+from homebody.models.events import ACCEPTED
 from homebody.outside import RemoteError
 from homebody.outside.federation import FederationClient, Query, path_of
 from homebody.runtime import event_loop
@@ -247,13 +248,11 @@ class Joins:
                 return
             try:
                 self._send(join)
-            except _UncertainError as error:
-                LOG.info("the join of %s to %s: %s", join.user_id, join.room_id, error)
             except (RemoteError, MatrixError) as error:
                 LOG.info("the join of %s to %s: %s", join.user_id, join.room_id, error)
-                return
-            else:
-                return
+                if isinstance(error, _UncertainError):
+                    continue
+            return
         self._give_up(join, is_taken=True)
 
     def _is_wanted(self, join: Join) -> bool:
@@ -355,11 +354,7 @@ class Joins:
         event = Event(join.event_id, orjson.loads(join.pdu), version)
         received = self._as_sent(server, event, checked)
         if is_resident:  # the other server has only authorised the join
-            self._inbound.store(join.room_id, [received], server)
-            with self._db.write() as tx:
-                joining.end(tx, join.room_id, join.user_id)
-                membership.note_join(tx, join.room_id, join.user_id)
-            self._inbound.queues.begin(join.room_id)
+            self._enter_from_here(join, received, server)
             return
         entries = {key: (it.number, it.membership) for key, it in checked.state.items()}
         partial = partial_joins.begun(self._db.server, server, join, checked)
@@ -379,6 +374,21 @@ class Joins:
         self._gap_filler.follow_join(join.room_id)
         if partial is not None:
             self._partial_joins.begin(join.room_id)
+
+    def _enter_from_here(self, join: Join, received: Received, server: str) -> None:
+        """Store a join in a room that this server is in. Raises M_FORBIDDEN if it is refused."""
+        # the server that has authorised it may know less, such as a ban of a moment ago
+        standings = self._inbound.store(join.room_id, [received], server)
+        is_refused = standings.get(join.event_id, ACCEPTED) != ACCEPTED  # or it waits for others
+        with self._db.write() as tx:
+            joining.end(tx, join.room_id, join.user_id)
+            if is_refused:
+                outside_rooms.leave_later(tx, join.room_id, join.user_id, join.servers)
+            else:
+                membership.note_join(tx, join.room_id, join.user_id)
+        if is_refused:
+            raise errors.forbidden("The rules of the room do not allow the join any more")
+        self._inbound.queues.begin(join.room_id)
 
     def _as_sent(self, server: str, event: Event, checked: Checked) -> Received:
         """Return the join as the other server has sent it on, with its signature if that counts."""
