@@ -82,10 +82,15 @@ def note_presence(db: Database, user_id: str, content: Json) -> None:
 
 def sharing_rooms(tx: Reader, services: list[Service], user_id: str) -> Iterator[Service]:
     """Yield the services of which the user, or a user in a room with them, is one."""
-    found = set(tx.server.appservices.of_user(user_id))
+    its_own = tx.server.appservices.of_user(user_id)
+    yield from (it for it in services if it in its_own and it.url is not None)
+    others = [it for it in services if it not in its_own]
     for room_id in state.joined_rooms(tx, user_id):
-        found.update(_interested(tx, services, room_id))
-    return (it for it in services if it in found and it.url is not None)
+        if not others:  # a user may be in hundreds of rooms with thousands of members
+            return
+        found = list(_interested(tx, others, room_id))
+        yield from found
+        others = [it for it in others if it not in found]
 
 
 def events_of(tx: Reader, rows: Sequence[Row]) -> list[ClientEvent]:
