@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
+from homebody.client_server import sync
 from homebody.storage.database import Database
 from homebody.storage.statements import Sql
 from homebody.web import Application
@@ -304,3 +305,25 @@ def test_two_connections_of_a_device_wait_at_once_and_only_one_gets_messages(
     encryption["extensions"]["to_device"]["since"] = section["next_batch"]
     later = ask(bob, device_answers[0]["pos"], **encryption)
     assert later["extensions"]["to_device"]["events"] == []
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [window(100), {"all": {"timeline_limit": 1}}, window(0, ranges=[[0, 49], [50, 2**60]])],
+    ids=["many rooms", "all rooms", "two ranges"],
+)
+def test_only_new_wide_windows_wait_for_other_large_responses(login: Login, lists: Json) -> None:
+    alice = login("alice")
+    known = ask(alice, lists=lists)["pos"]
+    found: list[Json] = []
+    thread = threading.Thread(target=lambda: found.append(ask(alice, lists=lists, conn_id="b")))
+
+    with sync.LARGE_AT_ONCE, sync.LARGE_AT_ONCE:
+        thread.start()
+        narrow = ask(alice, lists=window(99), conn_id="c")
+        same = ask(alice, known, lists=lists)
+        thread.join(0.2)
+        assert found == []
+    thread.join(10)
+
+    assert narrow["lists"] == same["lists"] == found[0]["lists"]

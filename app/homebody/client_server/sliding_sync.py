@@ -8,6 +8,7 @@ Spec: client-server-api#syncing
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from flask import Blueprint, request
@@ -41,6 +42,11 @@ class _Search:
 
     def look(self) -> tuple[Json, bool]:
         """Return (response without `pos`, whether it has changes), and update `state`."""
+        is_new = self.request.digest != self.state.request_digest
+        with sync.LARGE_AT_ONCE if is_new and self.request.is_wide else nullcontext():
+            return self._look()
+
+    def _look(self) -> tuple[Json, bool]:
         ephemeral = homeserver.ephemeral
         upto = ephemeral.position
         with homeserver.database.read() as tx:

@@ -30,8 +30,9 @@ bp = Blueprint("sync", __name__)
 R = TypeVar("R")
 
 LARGE_AT_ONCE = threading.BoundedSemaphore(2)
-"""Initial syncs and those with full state can have tens of megabytes, and all are made by one
-thread: more at once would not be ready sooner, and only take more memory."""
+"""Initial syncs, those with full state, and new wide windows of sliding sync can have tens of
+megabytes, and all are made by one thread: more at once would not be ready sooner, and only take
+more memory."""
 MAX_TIMEOUT_MS = 600_000
 """Ten minutes; longer waits end early, as connections rarely last."""
 

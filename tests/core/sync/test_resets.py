@@ -297,6 +297,7 @@ def test_a_removed_user_sees_it_by_sliding_sync(
     entry = client.follow()
 
     assert entry["membership"] == "leave"
+    assert client.state[member(bob.user_id)] == {"membership": "leave"}
     assert sliding.bodies(client.body, room_id) == ["before"]
     assert client.body["lists"]["all"]["count"] == 0
     assert client.follow() == {}

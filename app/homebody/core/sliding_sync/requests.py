@@ -23,6 +23,7 @@ from homebody.spec.events import StateKey
 MAX_TIMELINE: Final = 100
 MAX_LISTS: Final = 100
 """As in the proposal."""
+MANY_ROOMS: Final = 100
 MAX_PATTERNS: Final = 200
 """Entries of `required_state` in one list or subscription."""
 MAX_DIFFERENT_PATTERNS: Final = 500
@@ -218,6 +219,13 @@ class SlidingSyncRequest:
     """A digest of everything about rooms, for comparison with the previous request."""
     is_merged: bool = False
     """Whether it is in the dialect of the merged proposal, which has no unread counts."""
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is about more than MANY_ROOMS."""
+        ranges = [it for one in self.lists.values() for it in one.ranges or [(0, MANY_ROOMS)]]
+        count = sum(1 + last - first for first, last in ranges if first <= last)
+        return count + len(self.room_subscriptions) > MANY_ROOMS
 
 
 def digest(*parts: object) -> bytes:
