@@ -306,6 +306,16 @@ def test_a_name_forges_no_line_of_a_list(bob: Person, run: Run) -> None:
     assert any("x\\n@eve" in it for it in lines)
 
 
+def test_a_name_forges_no_line_about_an_account(bob: Person, run: Run) -> None:
+    url = f"profile/{bob.user_id}/displayname"
+    assert bob.put(url, json={"displayname": "Bob\nadmin: yes"}).status_code == 200
+
+    lines = run("user", "show", "bob").stdout.splitlines()
+
+    assert "admin: no" in lines
+    assert "admin: yes" not in lines
+
+
 def test_letters_and_emoji_are_printed_as_they_are(bob: Person, run: Run) -> None:
     name = "Zoë 👩‍👩‍👧 می‌خواهم"
     bob.put(f"profile/{bob.user_id}/displayname", json={"displayname": name})

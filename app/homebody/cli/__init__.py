@@ -17,7 +17,7 @@ import sqlite3
 import sys
 import tomllib
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
@@ -173,16 +173,19 @@ def print_result(text: str, value: object, *, is_json: bool) -> None:
         click.echo(plain(text))
 
 
+def print_lines(lines: Iterable[str], value: object, *, is_json: bool) -> None:
+    """Print lines, or a value as JSON. What would break a line is escaped: a name could forge one."""
+    print_result("\n".join(it.replace("\n", "\\n") for it in lines), value, is_json=is_json)
+
+
 def print_list(items: list[Json], format_line: Callable[[Json], str], *, is_json: bool) -> None:
     """Print one line for each item, or all of them as JSON."""
-    lines = (format_line(it).replace("\n", "\\n") for it in items)  # a name could forge a line
-    print_result("\n".join(lines), items, is_json=is_json)
+    print_lines(map(format_line, items), items, is_json=is_json)
 
 
-def fields_of(found: Json) -> str:
+def fields_of(found: Json) -> list[str]:
     """Return an object as a line for each of its fields that is not empty."""
-    shown = [f"{key}: {_shown(key, it)}" for key, it in found.items() if it not in (None, "", [])]
-    return "\n".join(shown)
+    return [f"{key}: {_shown(key, it)}" for key, it in found.items() if it not in (None, "", [])]
 
 
 def _shown(key: str, value: Any) -> str:
@@ -275,7 +278,7 @@ def show_versions(*, is_json: bool) -> None:
         "sqlite": sqlite3.sqlite_version,
     }
     lines = [f"{name} {version}" for name, version in found.items()]
-    print_result("\n".join(lines), found, is_json=is_json)
+    print_lines(lines, found, is_json=is_json)
 
 
 @main.command()

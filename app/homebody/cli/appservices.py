@@ -11,7 +11,7 @@ from datetime import datetime
 import click
 
 from homebody import cli
-from homebody.cli import as_json, print_list, print_result
+from homebody.cli import as_json, print_lines, print_list
 from homebody.cli.database import open_database
 from homebody.core import outbox
 from homebody.core.appservices import files, transactions
@@ -53,7 +53,7 @@ def skip_transaction(ctx: click.Context, service_id: str, *, is_json: bool) -> N
     left = next((it.count for it in queues if it.destination == service_id), 0)
     text = f"Skipped {len(skipped)} events for {service_id}; {left} are waiting"
     result = {"skipped": len(skipped), "event_ids": event_ids, "waiting": left}
-    print_result("\n".join([text, *event_ids]), result, is_json=is_json)
+    print_lines([text, *event_ids], result, is_json=is_json)
 
 
 def _described(service: Service, queue: Queue | None) -> Json:

@@ -11,7 +11,7 @@ import click
 
 from homebody import cli
 from homebody.background import upkeep
-from homebody.cli import as_json, print_result
+from homebody.cli import as_json, print_lines, print_result
 from homebody.cli.database import open_database
 from homebody.core import audit, tasks
 from homebody.core.administration import (
@@ -58,7 +58,7 @@ def disk(
     ages = None if days is None else disk_usage.Ages(days, days, days)
     with open_database(ctx) as database:
         found = disk_usage.measure(database, top=top, ages=ages)
-    print_result("\n".join(_lines(found)), found, is_json=is_json)
+    print_lines(_lines(found), found, is_json=is_json)
 
 
 def _clean(ctx: click.Context, *, is_json: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from homebody import cli
-from homebody.cli import as_json, print_result
+from homebody.cli import as_json, print_lines
 from homebody.doctor import fetching, findings, last_findings, runner
 from homebody.doctor.examination import LONG_POLL_S, Options
 from homebody.doctor.findings import Finding
@@ -85,10 +85,10 @@ def _print(found: list[Finding], *, with_ok: bool, is_json: bool) -> None:
     summary = f"{counts['broken']} broken, {counts['warning']} warnings, {counts['ok']} ok"
     if counts["skipped"]:
         summary += f", {counts['skipped']} not checked"
-    text = "\n".join([*findings.to_lines(found, with_ok=with_ok), summary])
+    lines = [*findings.to_lines(found, with_ok=with_ok), summary]
     value = {
         "ok": not counts["broken"],
         "counts": {it: counts[it] for it in findings.SEVERITIES},
         "findings": [dataclasses.asdict(it) for it in found],
     }
-    print_result(text, value, is_json=is_json)
+    print_lines(lines, value, is_json=is_json)

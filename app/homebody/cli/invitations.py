@@ -9,7 +9,7 @@ from datetime import datetime
 import click
 import segno
 
-from homebody.cli import accounts, as_json, print_list, print_result
+from homebody.cli import accounts, as_json, print_lines, print_list, print_result
 from homebody.cli.accounts import find_account, user
 from homebody.cli.database import open_database
 from homebody.core import audit
@@ -120,8 +120,8 @@ def _print_link(link: str, lifetime_ms: int, of: Json, *, is_json: bool, no_qr: 
     if not no_qr:
         code = io.StringIO()
         segno.make_qr(link, error="l").terminal(code, compact=True, border=2)
-        lines.insert(1, code.getvalue().rstrip("\n"))
-    print_result("\n".join(lines), {**of, "link": link, "expires_ts": expires_ts}, is_json=is_json)
+        lines[1:1] = code.getvalue().rstrip("\n").split("\n")
+    print_lines(lines, {**of, "link": link, "expires_ts": expires_ts}, is_json=is_json)
 
 
 def _line(invitation: Json) -> str:

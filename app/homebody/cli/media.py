@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from homebody import cli, errors
-from homebody.cli import as_json, fields_of, format_day, print_list, print_result
+from homebody.cli import as_json, fields_of, format_day, print_lines, print_list, print_result
 from homebody.cli.accounts import find_account
 from homebody.cli.database import open_database
 from homebody.cli.disk import human
@@ -69,7 +69,7 @@ def list_room_media(ctx: click.Context, room: str, *, is_json: bool) -> None:
         files = [
             f"mxc://{origin}/{media_id}" for origin, media_id in in_rooms.uris(database, room_id)
         ]
-    print_result("\n".join(files), {"room_id": room_id, "files": files}, is_json=is_json)
+    print_lines(files, {"room_id": room_id, "files": files}, is_json=is_json)
 
 
 @media.command("show")
@@ -80,7 +80,7 @@ def show_media(ctx: click.Context, file: str, *, is_json: bool) -> None:
     """Print all about a file."""
     with open_database(ctx) as database, database.read() as tx:
         found = listing.described(tx, *_parsed(database, file))
-    print_result(fields_of(found), found, is_json=is_json)
+    print_lines(fields_of(found), found, is_json=is_json)
 
 
 @media.command("delete")
@@ -205,7 +205,7 @@ def show_quarantine_changes(ctx: click.Context, since: int, *, is_json: bool) ->
     if len(found) >= quarantine.CHANGES_AT_ONCE:
         lines.append(f"More: --since {next_batch}")
     result = {"changes": found, "next_batch": next_batch}
-    print_result("\n".join(lines), result, is_json=is_json)
+    print_lines(lines, result, is_json=is_json)
 
 
 @media.command("unquarantine")

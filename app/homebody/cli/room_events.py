@@ -13,7 +13,7 @@ from typing import Final
 import click
 import orjson
 
-from homebody.cli import as_json, print_list, print_result
+from homebody.cli import as_json, print_lines, print_list, print_result
 from homebody.cli.accounts import parse_lifetime
 from homebody.cli.database import open_database
 from homebody.cli.rooms import room_argument, rooms
@@ -85,7 +85,7 @@ def show_messages(
     if end is not None:
         lines.append(f"More: --from {end}")
     result = {"chunk": chunk, "start": str(SyncToken(page.start)), "end": end}
-    print_result("\n".join(lines), result, is_json=is_json)
+    print_lines(lines, result, is_json=is_json)
 
 
 @rooms.command("event")
@@ -117,7 +117,7 @@ def show_event(ctx: click.Context, event_id: str, *, around: int, is_json: bool)
         }
     listed = [*reversed(result["events_before"]), result["event"], *result["events_after"]]
     marked = (("> " if it["event_id"] == event_id else "  ") + _line(it) for it in listed)
-    print_result("\n".join(marked), result, is_json=is_json)
+    print_lines(marked, result, is_json=is_json)
 
 
 @rooms.command("event-at")
@@ -155,7 +155,7 @@ def show_hierarchy(ctx: click.Context, room: str, *, max_depth: int, is_json: bo
         found = _whole_tree(tx, room_id, max_depth)
     depths = _depths(found, room_id)
     lines = [f"{'  ' * depths.get(it['room_id'], 0)}{_room_line(it)}" for it in found]
-    print_result("\n".join(lines), {"rooms": found}, is_json=is_json)
+    print_lines(lines, {"rooms": found}, is_json=is_json)
 
 
 def _whole_tree(tx: Reader, room_id: str, max_depth: int) -> list[Json]:

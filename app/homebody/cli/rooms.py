@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from homebody.cli import as_json, fields_of, format_day, print_list, print_result
+from homebody.cli import as_json, fields_of, format_day, print_lines, print_list, print_result
 from homebody.cli.accounts import find_active_account, parse_lifetime
 from homebody.cli.database import open_database
 from homebody.cli.progress import progress
@@ -64,7 +64,7 @@ def show_room(ctx: click.Context, room: str, *, is_json: bool) -> None:
         }
     shown = {**found, "members": " ".join(found["members"])}
     shown["forward_extremities"] = len(found["forward_extremities"])
-    print_result(fields_of(shown), found, is_json=is_json)
+    print_lines(fields_of(shown), found, is_json=is_json)
 
 
 @rooms.command("purge")

@@ -6,7 +6,7 @@ import click
 import orjson
 
 from homebody.cli import accounts as account_commands
-from homebody.cli import as_json, print_list, print_result
+from homebody.cli import as_json, print_lines, print_list, print_result
 from homebody.cli.accounts import find_account, localpart, user
 from homebody.cli.database import open_database
 from homebody.core import audit
@@ -70,7 +70,7 @@ def show_account_data(
         for name, content in sorted(by_type.items())
     ]
     result = {"global": found.pop("", {}), "rooms": found}
-    print_result("\n".join(lines), result, is_json=is_json)
+    print_lines(lines, result, is_json=is_json)
 
 
 @user.command("pushers")
@@ -106,7 +106,7 @@ def set_features(
             experimental_features.put(tx, audit.COMMAND_LINE, user_id, changes)
         found = experimental_features.of_user(tx, user_id)
     lines = [f"{feature}  {'on' if is_on else 'off'}" for feature, is_on in found.items()]
-    print_result("\n".join(lines), {"user_id": user_id, "features": found}, is_json=is_json)
+    print_lines(lines, {"user_id": user_id, "features": found}, is_json=is_json)
 
 
 def _pusher_line(it: Json) -> str:

@@ -10,7 +10,7 @@ import click
 
 from homebody import cli, errors
 from homebody.cli import accounts as account_commands
-from homebody.cli import as_json, fields_of, print_result
+from homebody.cli import as_json, fields_of, print_lines, print_result
 from homebody.cli.accounts import find_account, find_active_account, seen, user
 from homebody.cli.database import open_database
 from homebody.cli.export import export_user
@@ -47,7 +47,7 @@ def show_user(ctx: click.Context, name: str, *, is_json: bool) -> None:
     with open_database(ctx) as database, database.read() as tx:
         user_id = find_account(tx, name).user_id
         found = users.described(tx, user_id, LastSeen(database))
-    print_result(fields_of(found), found, is_json=is_json)
+    print_lines(fields_of(found), found, is_json=is_json)
 
 
 @user.command("whois")
@@ -63,7 +63,7 @@ def whois(ctx: click.Context, name: str, *, is_json: bool) -> None:
     for device_id, device in found["devices"].items():
         connections = device["sessions"][0]["connections"] or [{}]
         lines.append(f"{device_id}  {seen(connections[0])}")
-    print_result("\n".join(lines), found, is_json=is_json)
+    print_lines(lines, found, is_json=is_json)
 
 
 @user.command("rooms")
@@ -76,7 +76,7 @@ def list_rooms(ctx: click.Context, name: str, *, is_json: bool) -> None:
         user_id = name if ":" in name else find_account(tx, name).user_id
         found = user_activity.memberships(tx, user_id)
     lines = [f"{room_id}  {membership}" for room_id, membership in found.items()]
-    print_result("\n".join(lines), found, is_json=is_json)
+    print_lines(lines, found, is_json=is_json)
 
 
 Restrict = Callable[..., None]
