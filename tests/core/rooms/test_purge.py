@@ -384,6 +384,28 @@ def test_while_a_room_is_being_deleted_it_is_not_there_and_no_other_gets_its_num
         store.add_room(tx, room_id, RoomHead("11", [], 0))  # as a join does
 
 
+def test_a_purge_that_another_one_has_ended_touches_no_later_room(
+    app: Application, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = large_room(app, alice, room)
+    number, database = numbered(app)[room_id], app.homeserver.database
+    monkeypatch.setattr(purge, "ROWS_AT_ONCE", 1)
+    later: list[str] = []
+    before: dict[str, int] = {}
+
+    def overtake(_count: int) -> None:
+        if not later:
+            purge.finish(database)
+            later.append(room(bob))
+            before.update(left_of(app, later[0]))
+
+    purge.purge(database, room_id, report=overtake)
+
+    assert numbered(app) == {later[0]: number}
+    assert left_of(app, later[0]) == before
+
+
 def numbered(app: Application) -> dict[str, int]:
     with app.homeserver.database.read() as tx:
         return {

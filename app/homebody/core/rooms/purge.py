@@ -205,10 +205,12 @@ def _remove_rest(db: Database, room_id: str, report: Callable[[int], None]) -> i
     ]
     of_room: list[Remove] = [lambda tx: receipts.remove_some(tx, room_id, ROWS_AT_ONCE)]
     for remove in [*(of_number if number is not None else ()), *of_room]:
-        for _ in _in_steps(db, remove):
+        for _ in _in_steps(db, room_id, remove):
             report(0)
     removed = 0
-    for count in _in_steps(db, lambda tx: removal.remove_events(tx, room_id, EVENTS_AT_ONCE)):
+    for count in _in_steps(
+        db, room_id, lambda tx: removal.remove_events(tx, room_id, EVENTS_AT_ONCE)
+    ):
         removed += count
         report(removed)
     with db.write() as tx:
@@ -216,16 +218,18 @@ def _remove_rest(db: Database, room_id: str, report: Callable[[int], None]) -> i
     return removed
 
 
-def _in_steps(db: Database, remove: Remove) -> Iterator[int]:
-    """Delete something in many writes; yield how much each has deleted.
+def _in_steps(db: Database, room_id: str, remove: Remove) -> Iterator[int]:
+    """Delete something of a room in many writes; yield how much each has deleted.
 
-    In between it rests as long as a write takes: requests wait for its COMMIT, too.
+    In between it rests as long as a write takes: requests wait for its COMMIT, too. Another call
+    may end the purge of the same room meanwhile: then another room may have its number, or users
+    may be in it again, and nothing more is deleted.
     """
     count = 1
     while count:
         began = time.monotonic()
         with db.write() as tx:
-            count = remove(tx)
+            count = remove(tx) if _is_gone(tx, room_id) else 0
         yield count
         event_loop.pause()
         time.sleep(min(MAX_REST_S, time.monotonic() - began))
