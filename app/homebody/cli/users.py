@@ -198,13 +198,13 @@ def set_fields(
         changes.avatar_url = avatar_url
     if user_type is not None:
         changes.user_type = None if user_type == "person" else user_type
-    if emails:
-        changes.threepids = [user_changes.ThreePid("email", it) for it in emails]
     if ids:
         changes.external_ids = [user_changes.ExternalId(*it) for it in ids]
     with open_database(ctx) as database:
         with database.read() as tx:
             user_id = find_account(tx, name).user_id
+            if emails:
+                changes.threepids = user_changes.with_emails(tx, user_id, emails)
         user_changes.put(database, audit.COMMAND_LINE, user_id, changes)
         with database.read() as tx:
             found = users.described(tx, user_id, LastSeen(database))

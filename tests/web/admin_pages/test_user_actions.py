@@ -63,6 +63,19 @@ def test_an_account_is_edited(app: Application, browser: FlaskClient, alice: Per
     assert account.user_type == "bot"
 
 
+def test_a_telephone_number_outlives_an_edit(
+    browser: FlaskClient, admin: Person, alice: Person
+) -> None:
+    path = f"/_synapse/admin/v2/users/{alice.user_id}"
+    number = {"medium": "msisdn", "address": "491701234567"}
+    assert admin.put(path, json={"threepids": [number]}).status_code == 200
+
+    send(browser, f"{page_of(alice)}/edit", displayname="A", emails="a@example.org")
+
+    found = admin.get(path).get_json()["threepids"]
+    assert {it["address"] for it in found} == {"a@example.org", number["address"]}
+
+
 @pytest.mark.parametrize(
     ("text", "max_bytes"), [("5 MiB", 5 * 2**20), ("0", 0), ("", None), (" 7 KB ", 7000)]
 )

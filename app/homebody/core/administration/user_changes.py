@@ -7,6 +7,7 @@ leaves them. A request that was interrupted there can be repeated.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -28,7 +29,7 @@ from homebody.core.sessions import (
     sign_on_sessions,
 )
 from homebody.spec import identifiers
-from homebody.storage.database import Database, Tx
+from homebody.storage.database import Database, Reader, Tx
 
 REPLACEABLE_MS: Final = 600_000
 """How long a user may replace cross-signing keys without a password."""
@@ -99,6 +100,16 @@ def put(
     if changes.deactivated is True:
         deactivate(db, actor, user_id)
     return is_new
+
+
+def with_emails(tx: Reader, user_id: str, emails: Iterable[str]) -> list[ThreePid]:
+    """Return the third-party identifiers of an account, with these e-mail addresses and no others.
+
+    Telephone numbers stay: only the admin API changes them.
+    """
+    numbers = [it for it in threepids.of_user(tx, user_id) if it["medium"] != threepids.EMAIL]
+    kept = [ThreePid(it["medium"], it["address"]) for it in numbers]
+    return [*(ThreePid(threepids.EMAIL, it) for it in emails), *kept]
 
 
 def deactivate(

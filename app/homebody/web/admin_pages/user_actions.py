@@ -72,9 +72,11 @@ def _log_out_everywhere(user_id: str) -> None:
 
 def _edit(user_id: str) -> None:
     addresses = request.form.get("emails", "").split()
+    with homeserver.database.read() as tx:
+        threepids = user_changes.with_emails(tx, user_id, addresses)
     changes = user_changes.Changes(
         displayname=layout.text_of("displayname") or None,
-        threepids=[user_changes.ThreePid("email", it) for it in addresses],
+        threepids=threepids,
         user_type=layout.text_of("user_type") or None,
     )
     user_changes.put(homeserver.database, layout.actor(), user_id, changes)
