@@ -20,6 +20,7 @@ from homebody.cli import main
 from homebody.cli.disk import human
 from homebody.core import audit, tasks
 from homebody.core.administration import disk_usage
+from homebody.core.federation import remote_media
 from homebody.models.events import StoredEvent
 from homebody.models.media import Media, RemoteMediaFile
 from homebody.storage import data_folder, rewriting
@@ -179,6 +180,20 @@ def test_files_of_other_servers_are_purged(
     assert done == {"files": 1, "freed_bytes": len(TEXT)}
     assert disk(tmp_path) == 0
     assert actions(app) == ["media.purge_remote"] * 2
+
+
+def test_a_purge_of_remote_files_that_fails_is_in_the_audit_log(
+    run: Run, app: Application, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(remote_media, "delete_unused", fail)
+
+    done = run("media", "purge-remote", "--days", "10")
+
+    assert (done.exit_code, done.stderr) == (1, "homebody: No space left on device\n")
+    assert actions(app) == ["media.purge_remote"]
 
 
 def test_files_are_quarantined_protected_and_released(

@@ -188,6 +188,21 @@ def test_a_purge_says_that_messages_of_own_users_are_only_hidden(
     assert "(see --delete-local-events)" in done.output
 
 
+def test_a_purge_that_is_interrupted_is_in_the_audit_log(
+    app: Application, run: Run, alice: Person, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_given: object) -> int:
+        raise KeyboardInterrupt
+
+    room_id = room(alice)
+    monkeypatch.setattr(purge, "_remove_rest", stop)
+
+    done = run("rooms", "purge", room_id, "--force", "--yes")
+
+    assert done.exit_code == 1
+    assert audited(app)[0] == (audit.COMMAND_LINE, "room.purge", room_id)
+
+
 def test_a_purge_shows_its_progress_on_a_terminal_only(
     app: Application, alice: Person, room: MakeRoom
 ) -> None:

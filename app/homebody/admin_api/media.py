@@ -11,7 +11,6 @@ from homebody import errors
 from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
-from homebody.core import audit
 from homebody.core.accounts import accounts
 from homebody.core.administration import media_retention
 from homebody.core.federation import remote_media
@@ -75,12 +74,8 @@ def delete_old_media_by_old_path(server_name: str) -> Json:
 @authenticated(admins_only=True)
 def purge_media_cache() -> Json:
     """Delete files of other servers that were last used before a time."""
-    before_ts = _before_ts()
-    database, actor = homeserver.database, requester().user_id
-    count = sum(step.files for step in remote_media.delete_unused(database, before_ts))
-    with database.write() as tx:
-        audit.note(tx, actor, "media.purge_remote", None, before_ts=before_ts, files=count)
-    return {"deleted": count}
+    steps = remote_media.purge(homeserver.database, requester().user_id, _before_ts())
+    return {"deleted": sum(step.files for step in steps)}
 
 
 @bp.post("/v1/media/quarantine/<server_name>/<media_id>")

@@ -147,12 +147,9 @@ def purge_remote(ctx: click.Context, *, days: int, is_json: bool) -> None:
     with open_database(ctx) as database:
         before_ts = time.time_ns() // 1_000_000 - days * DAY_MS
         with progress("Deleting", remote_media.count_unused(database, before_ts)) as show:
-            for step in remote_media.delete_unused(database, before_ts):
+            for step in remote_media.purge(database, audit.COMMAND_LINE, before_ts):
                 files, freed = files + step.files, freed + step.freed_bytes
                 show(files)
-        with database.write() as tx:
-            details = {"before_ts": before_ts, "files": files}
-            audit.note(tx, audit.COMMAND_LINE, "media.purge_remote", None, **details)
     _print_deleted(files, freed, is_json=is_json)
 
 

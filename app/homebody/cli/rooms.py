@@ -84,9 +84,13 @@ def purge_room(ctx: click.Context, room_id: str, *, force: bool, yes: bool, is_j
         with database.read() as tx:
             count = purge.count_events(tx, room_id)
         with progress("Deleting events", count) as show:
-            events = purge.purge(database, room_id, is_forced=force, report=show)
-        with database.write() as tx:
-            audit.note(tx, _BY, "room.purge", room_id, events=events)
+            events = purge.purge(
+                database,
+                room_id,
+                is_forced=force,
+                report=show,
+                seal=lambda tx: audit.note(tx, _BY, "room.purge", room_id, events=count),
+            )
     removed = {"room_id": room_id, "events": events}
     print_result(f"Removed {room_id} and its {events} events", removed, is_json=is_json)
 

@@ -24,6 +24,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody import errors
+from homebody.core import audit
 from homebody.core.federation import asking
 from homebody.core.media import files, quarantine
 from homebody.core.media.files import RemoteFile, StoredFile
@@ -355,6 +356,13 @@ def delete_unused(
         if len(rows) < UNUSED_AT_ONCE:
             return
         event_loop.pause()
+
+
+def purge(db: Database, actor: str, before_ts: int) -> Iterator[Purged]:
+    """Delete files as `delete_unused` does, on an administrator's order."""
+    with db.write() as tx:
+        audit.note(tx, actor, "media.purge_remote", None, before_ts=before_ts)
+    yield from delete_unused(db, before_ts)
 
 
 def count_unused(db: Database, before_ts: int) -> int:
