@@ -342,6 +342,8 @@ def test_the_owner_sees_how_a_bridge_is_and_skips_what_it_refuses(
     assert len(event_ids) == of_room
     assert message not in event_ids
     assert (again.returncode, again.stderr) == (1, "homebody: irc has not refused a transaction\n")
+    (entry,) = said(run("audit", "--json"))
+    assert (entry["action"], entry["subject"]) == ("appservice.skip", "irc")
 
 
 @pytest.mark.usefixtures("app")

@@ -13,7 +13,7 @@ import click
 from homebody import cli
 from homebody.cli import as_json, print_lines, print_list
 from homebody.cli.database import open_database
-from homebody.core import outbox
+from homebody.core import audit, outbox
 from homebody.core.appservices import files, transactions
 from homebody.core.outbox import Queue
 from homebody.spec.appservices import Service
@@ -47,7 +47,7 @@ def skip_transaction(ctx: click.Context, service_id: str, *, is_json: bool) -> N
     The service will never get its events.
     """
     with open_database(ctx) as database, database.write() as tx:
-        skipped = transactions.skip(tx, service_id)
+        skipped = transactions.skip(tx, audit.COMMAND_LINE, service_id)
         event_ids = transactions.event_ids(tx, skipped)
         queues = outbox.queues(tx, transactions.KIND)
     left = next((it.count for it in queues if it.destination == service_id), 0)

@@ -19,7 +19,7 @@ from typing import Final
 from sqlalchemy import bindparam, select
 
 from homebody import errors
-from homebody.core import outbox
+from homebody.core import audit, outbox
 from homebody.core.events import client_events, state
 from homebody.core.outbox import Row
 from homebody.errors import MatrixError
@@ -124,8 +124,8 @@ def first_of(rows: Sequence[Row]) -> list[Row]:
     return list(takewhile(lambda row: (row.tries, row.next_try_ts) == first, rows))
 
 
-def skip(tx: Tx, service_id: str) -> list[Row]:
-    """Give up the transaction that a service refuses; return its rows.
+def skip(tx: Tx, actor: str, service_id: str) -> list[Row]:
+    """Give up the transaction that a service refuses, on an administrator's order; return its rows.
 
     Raises M_NOT_FOUND when nothing has been refused: what is being sent must not be lost.
     """
@@ -134,6 +134,7 @@ def skip(tx: Tx, service_id: str) -> list[Row]:
         raise errors.not_found(f"{service_id} has not refused a transaction")
     skipped = first_of(rows)
     outbox.remove(tx, [row.id for row in skipped])
+    audit.note(tx, actor, "appservice.skip", service_id, rows=len(skipped))
     return skipped
 
 
