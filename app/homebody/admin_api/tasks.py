@@ -8,10 +8,11 @@ import msgspec
 from flask import Blueprint, request
 
 from homebody import errors
+from homebody.background import upkeep
 from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
-from homebody.core import audit, tasks
+from homebody.core import tasks
 from homebody.core.tasks import Task
 from homebody.spec.events import Json
 
@@ -82,9 +83,7 @@ def get_background_updates_enabled() -> Json:
 def set_background_updates_enabled() -> Json:
     """Pause upkeep until the next start of the server, or have it go on."""
     body = http.body_as(Enabled)
-    with homeserver.database.write() as tx:
-        audit.note(tx, requester().user_id, "upkeep.resume" if body.enabled else "upkeep.pause")
-    homeserver.upkeep.pause(is_paused=not body.enabled)
+    upkeep.set_paused(homeserver.database, requester().user_id, is_paused=not body.enabled)
     return {"enabled": body.enabled}
 
 

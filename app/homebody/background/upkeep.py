@@ -2,7 +2,9 @@
 
 One greenlet runs the jobs, one after the other. Each works in small steps, so that requests go on,
 and looks up what is left to do, so that it can be interrupted at any moment: after a restart it
-begins again. No job has to run at a certain time, so none remembers when it last did.
+begins again. No job has to run at a certain time, so none remembers when it last did. Jobs that
+write what is in memory only have a greenlet of their own: they wait neither for long jobs nor for
+the end of a pause.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from homebody.core import audit
+from homebody import errors
+from homebody.core import audit, tasks
 from homebody.core.accounts import sync_connections
 from homebody.core.administration import (
     abandoned_rooms,
@@ -64,46 +67,48 @@ class Job:
     every_s: float
     first_s: float
     run: Callable[[Step], None]
+    can_wait: bool = True
+    """Whether it waits for other jobs, and while upkeep is paused."""
 
 
 class Upkeep:
-    """The greenlet that runs the jobs. `start` after fork; `stop` before closing the database."""
+    """The greenlets that run the jobs. `start` after fork; `stop` before closing the database."""
 
     def __init__(self, jobs: Sequence[Job], data_dir: Path) -> None:
         self._jobs = jobs
         self._data_dir = data_dir
         self._stopping = threading.Event()
-        self._greenlet: threading.Thread | None = None
+        self._greenlets: list[threading.Thread] = []
 
     @property
     def is_paused(self) -> bool:
         """Whether an administrator has paused it, also by a command."""
         return upkeep_pause.is_there(self._data_dir)
 
-    def pause(self, *, is_paused: bool) -> None:
-        """Have the running job wait at its next step, and begin no more; or go on."""
-        (upkeep_pause.put if is_paused else upkeep_pause.remove)(self._data_dir)
-
     def start(self) -> None:
         """Run the jobs from now on."""
         upkeep_pause.remove(self._data_dir)
-        self._greenlet = threading.Thread(target=self._run_all, daemon=True)
-        self._greenlet.start()
+        for can_wait in (True, False):
+            jobs = [job for job in self._jobs if job.can_wait == can_wait]
+            if jobs:
+                greenlet = threading.Thread(target=self._run_all, args=(jobs,), daemon=True)
+                self._greenlets.append(greenlet)
+                greenlet.start()
 
     def stop(self) -> None:
-        """Have the running job end at its next step, and begin no more."""
+        """Have the running jobs end at their next step, and begin no more."""
         self._stopping.set()
-        if self._greenlet is not None:
-            self._greenlet.join(_SECONDS_TO_STOP)
+        for greenlet in self._greenlets:
+            greenlet.join(_SECONDS_TO_STOP)
 
-    def _run_all(self) -> None:
+    def _run_all(self, jobs: Sequence[Job]) -> None:
         now = time.monotonic()
-        due = {job.name: now + job.first_s for job in self._jobs}
+        due = {job.name: now + job.first_s for job in jobs}
         while True:
-            job = min(self._jobs, key=lambda it: due[it.name])
+            job = min(jobs, key=lambda it: due[it.name])
             if self._stopping.wait(max(0.0, due[job.name] - time.monotonic())):
                 return
-            if self._is_stopping_after_pause():
+            if job.can_wait and self._is_stopping_after_pause():
                 return
             self._run(job)
             due[job.name] = time.monotonic() + job.every_s
@@ -139,9 +144,14 @@ def jobs(db: Database, media_used: LastUsed, connections: Connections) -> list[J
             MINUTE / 4,
             MINUTE / 4,
             lambda _: kept_states.write(db, connections),
+            can_wait=False,
         ),
         Job("deleting old connections", DAY, 35 * MINUTE, lambda _: sync_connections.sweep(db)),
-        Job("writing when files were used", MINUTE, MINUTE, lambda _: media_used.write()),
+        Job(
+            "writing when files were used",
+            *(MINUTE, MINUTE, lambda _: media_used.write()),
+            can_wait=False,
+        ),
         Job("giving space back", HOUR, 5 * MINUTE, lambda step: give_space_back(db, step)),
         Job("deleting old files", HOUR, 10 * MINUTE, lambda step: _old_files(db, media_used, step)),
         Job("deleting old messages", HOUR, 15 * MINUTE, lambda step: _old_messages(db, step)),
@@ -152,6 +162,24 @@ def jobs(db: Database, media_used: LastUsed, connections: Connections) -> list[J
         Job("deleting old databases", DAY, HOUR, lambda _: _old_databases(db)),
         Job("deleting what nothing refers to", DAY, 30 * MINUTE, lambda step: _lost(db, step)),
     ]
+
+
+def set_paused(db: Database, actor: str, *, is_paused: bool) -> None:
+    """Have upkeep wait at its next step, until the server's next start at the latest; or go on."""
+    with db.write() as tx:
+        audit.note(tx, actor, "upkeep.pause" if is_paused else "upkeep.resume")
+    change = upkeep_pause.put if is_paused else upkeep_pause.remove
+    change(db.server.config.data_dir)
+
+
+def order_vacuum(db: Database, actor: str) -> str:
+    """Order the task VACUUM, and return its ID. Raises M_UNKNOWN (400) where that can't be done."""
+    with db.read() as reading:
+        if not vacuum.pages(reading).is_incremental:
+            raise errors.unknown("This database can only be shortened while the server is stopped")
+    with db.write() as tx:
+        audit.note(tx, actor, "server.vacuum")
+        return tasks.add(tx, VACUUM, {})
 
 
 def run_vacuum(db: Database, _task: Task, report: Callable[[Json], None]) -> Json:

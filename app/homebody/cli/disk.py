@@ -13,7 +13,7 @@ from homebody import cli
 from homebody.background import upkeep
 from homebody.cli import as_json, print_lines, print_result
 from homebody.cli.database import open_database
-from homebody.core import audit, tasks
+from homebody.core import audit
 from homebody.core.administration import (
     abandoned_rooms,
     disk_usage,
@@ -21,7 +21,7 @@ from homebody.core.administration import (
     message_retention,
 )
 from homebody.spec.events import Json
-from homebody.storage import data_folder, rewriting, vacuum
+from homebody.storage import data_folder, rewriting
 from homebody.storage.data_folder import StartError
 
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -49,6 +49,8 @@ def disk(
 
     How much a room takes is an estimate by its number of events.
     """
+    if clean and is_vacuum:
+        raise click.UsageError("Either --clean or --vacuum can be done at a time")
     if clean:
         _clean(ctx, is_json=is_json)
         return
@@ -108,12 +110,7 @@ def _shorten(ctx: click.Context, *, is_json: bool) -> None:
 
 def _order(ctx: click.Context, *, is_json: bool) -> None:
     with open_database(ctx) as database:
-        with database.read() as tx:
-            if not vacuum.pages(tx).is_incremental:
-                raise cli.Failure("This database can only be shortened while the server is stopped")
-        with database.write() as tx:
-            task_id = tasks.add(tx, upkeep.VACUUM, {})
-            audit.note(tx, audit.COMMAND_LINE, "server.vacuum")
+        task_id = upkeep.order_vacuum(database, audit.COMMAND_LINE)
     text = "The server gives the empty pages back to the disk now, some at a time"
     print_result(text, {"task_id": task_id, "is_ordered": True}, is_json=is_json)
 

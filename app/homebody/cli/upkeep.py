@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from homebody.background import upkeep as jobs
 from homebody.cli import as_json, print_result
 from homebody.cli.database import open_database
 from homebody.core import audit
@@ -30,11 +31,7 @@ def show_status(ctx: click.Context, *, is_json: bool) -> None:
 @click.pass_context
 def pause(ctx: click.Context, *, is_json: bool) -> None:
     """Pause upkeep until `homebody upkeep resume`, or until the server's next start."""
-    with open_database(ctx) as database:
-        with database.write() as tx:
-            audit.note(tx, audit.COMMAND_LINE, "upkeep.pause")
-        upkeep_pause.put(database.server.config.data_dir)
-    _print(is_paused=True, is_json=is_json)
+    _set_paused(ctx, is_paused=True, is_json=is_json)
 
 
 @upkeep.command("resume")
@@ -42,11 +39,13 @@ def pause(ctx: click.Context, *, is_json: bool) -> None:
 @click.pass_context
 def resume(ctx: click.Context, *, is_json: bool) -> None:
     """Have upkeep go on."""
+    _set_paused(ctx, is_paused=False, is_json=is_json)
+
+
+def _set_paused(ctx: click.Context, *, is_paused: bool, is_json: bool) -> None:
     with open_database(ctx) as database:
-        with database.write() as tx:
-            audit.note(tx, audit.COMMAND_LINE, "upkeep.resume")
-        upkeep_pause.remove(database.server.config.data_dir)
-    _print(is_paused=False, is_json=is_json)
+        jobs.set_paused(database, audit.COMMAND_LINE, is_paused=is_paused)
+    _print(is_paused=is_paused, is_json=is_json)
 
 
 def _print(*, is_paused: bool, is_json: bool) -> None:

@@ -7,13 +7,11 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
-from homebody import errors
 from homebody.background import upkeep
 from homebody.client_server import http
 from homebody.context import homeserver
 from homebody.core import audit, outgoing, tasks
 from homebody.core.administration import destinations
-from homebody.storage import vacuum
 from homebody.web.admin_pages import PREFIX, layout
 from homebody.web.admin_pages.layout import Action
 from homebody.web.browser_sessions import signed_in
@@ -151,25 +149,15 @@ def _cancel(task_id: str) -> None:
 
 
 def _pause() -> None:
-    with homeserver.database.write() as tx:
-        audit.note(tx, layout.actor(), "upkeep.pause")
-    homeserver.upkeep.pause(is_paused=True)
+    upkeep.set_paused(homeserver.database, layout.actor(), is_paused=True)
 
 
 def _resume() -> None:
-    with homeserver.database.write() as tx:
-        audit.note(tx, layout.actor(), "upkeep.resume")
-    homeserver.upkeep.pause(is_paused=False)
+    upkeep.set_paused(homeserver.database, layout.actor(), is_paused=False)
 
 
 def _vacuum() -> None:
-    with homeserver.database.read() as reading:
-        if not vacuum.pages(reading).is_incremental:
-            problem = "This database can only be shortened while the server is stopped"
-            raise errors.unknown(problem)
-    with homeserver.database.write() as tx:
-        tasks.add(tx, upkeep.VACUUM, {})
-        audit.note(tx, layout.actor(), "server.vacuum")
+    upkeep.order_vacuum(homeserver.database, layout.actor())
 
 
 _RETRY: Final = Action("Try again", "The server is tried again.", "", _retry, is_asking=False)
