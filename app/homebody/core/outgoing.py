@@ -68,6 +68,11 @@ class Progress:
     last_sent_ts: int = 0
     """When it last accepted something, to the hour."""
 
+    @property
+    def next_attempt_ts(self) -> int | None:
+        """When it is tried again (ms); None unless it has failed, and an attempt has a time."""
+        return self.next_try_ts if self.tries and self.next_try_ts < NEVER else None
+
 
 _LOG = insert(FederationLogRow)
 _POSITIONS = (

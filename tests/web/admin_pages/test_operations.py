@@ -38,6 +38,19 @@ def test_servers_are_listed_those_that_fail_first(browser: FlaskClient) -> None:
     assert "down.test" not in found
 
 
+def test_a_server_that_has_to_make_a_request_first_has_no_next_attempt(
+    app: Application, browser: FlaskClient
+) -> None:
+    silent = Progress("gone.test", 1, 1_700_000_000_000, 40, outgoing.NEVER, "timeout")
+    with app.homeserver.database.write() as tx:
+        outgoing.save(tx, 1, [silent])
+
+    for path in (FEDERATION, f"{FEDERATION}/gone.test"):
+        text = visible(browser.get(path))
+        assert "when it makes a request" in text
+        assert text.count("2023-11-14") == 1, "since when it fails"
+
+
 @pytest.mark.usefixtures("destinations")
 def test_a_server_that_fails_is_tried_again(app: Application, browser: FlaskClient) -> None:
     answer = send(browser, f"{FEDERATION}/down.test/retry", page=FEDERATION)

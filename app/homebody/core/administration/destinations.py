@@ -116,7 +116,6 @@ def retry(tx: Tx, actor: str, server: str) -> None:
 
 
 def _waiting(progress: Progress, events: int, edus: outbox.Queue | None) -> Json:
-    is_silent = progress.next_try_ts >= outgoing.NEVER
     return {
         "server": progress.server,
         "events": events,
@@ -125,7 +124,7 @@ def _waiting(progress: Progress, events: int, edus: outbox.Queue | None) -> Json
         "last_sent_ts": progress.last_sent_ts or None,
         "failing_since_ts": progress.failing_since_ts,
         "tries": progress.tries,
-        "next_try_ts": progress.next_try_ts if progress.tries and not is_silent else None,
+        "next_try_ts": progress.next_attempt_ts,
         "problem": progress.problem,
     }
 

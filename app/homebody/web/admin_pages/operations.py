@@ -28,11 +28,11 @@ def list_destinations() -> Response:
     )
     with homeserver.database.read() as tx:
         found, total = destinations.page(tx, query)
-        problems = {it.server: it.problem for it in outgoing.all_progress(tx)}
+        progress = {it.server: it for it in outgoing.all_progress(tx)}
     return layout.page(
         "destinations.html",
         destinations=found,
-        problems=problems,
+        progress=progress,
         part=layout.part(total),
         is_federating=homeserver.server.config.federation,
         done=layout.done({"retry": _RETRY}),
