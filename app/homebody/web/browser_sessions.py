@@ -25,6 +25,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from flask import Blueprint, Response, after_this_request, g, request
 from markupsafe import Markup
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from homebody import errors
 from homebody.client_server import authentication, policy_servers
@@ -57,7 +58,8 @@ FORM: Final = "homebody_form"
 SIGN_ON: Final = "homebody_sign_on"
 """The names of the cookies; with https they have a prefix, see `_cookie`."""
 CSRF: Final = "csrf_token"
-MAX_FORM_BYTES: Final = 100_000
+MAX_FORM_BYTES: Final = 250_000
+"""For a notice of 20,000 characters, of which each may take nine in a form."""
 STALE: Final = "The form is too old, or your browser does not accept cookies. Load the page again"
 
 
@@ -326,9 +328,15 @@ def _resume() -> bool:
 
 
 def _check_form() -> None:
-    """Raise M_FORBIDDEN unless the form comes from a page that this browser has loaded."""
+    """Raise M_FORBIDDEN unless the form comes from a page that this browser has loaded.
+
+    Raises M_TOO_LARGE as well.
+    """
     request.max_content_length = MAX_FORM_BYTES  # before Flask reads the form
-    given = request.form.get(CSRF, "").encode()
+    try:
+        given = request.form.get(CSRF, "").encode()
+    except RequestEntityTooLarge as error:
+        raise errors.too_large("The form is too large") from error
     cookies = [request.cookies.get(_cookie(name)) for name in (SESSION, FORM)]
     known = [_mac(secret).encode() for secret in cookies if secret]
     if not any(hmac.compare_digest(given, it) for it in known):

@@ -46,6 +46,25 @@ def test_a_notice_is_sent_to_one_user(
     assert last_action(app) == ("@owner:localhost", "notice.send", alice.user_id)
 
 
+def test_a_notice_may_be_long_in_any_script(browser: FlaskClient, alice: Person) -> None:
+    text = "ж" * 20_000
+
+    answer = send(browser, NOTICES, user="alice", text=text)
+
+    assert answer.status_code == 303
+    assert texts(alice) == [text]
+
+
+def test_a_form_that_is_too_large_is_refused_with_a_page(
+    app: Application, browser: FlaskClient, alice: Person
+) -> None:
+    with unchanged(app):
+        answer = send(browser, NOTICES, user="alice", text="x" * 300_000)
+
+    assert answer.status_code == 413
+    assert "The form is too large." in visible(answer)
+
+
 def test_a_notice_to_all_is_a_task_that_reaches_each_user_once(
     app: Application, browser: FlaskClient, alice: Person, admin: Person
 ) -> None:
