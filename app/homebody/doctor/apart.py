@@ -29,6 +29,10 @@ class _Output(msgspec.Struct):
     findings: list[Finding]
 
 
+class _Failure(msgspec.Struct):
+    error: str
+
+
 def run(environ: Mapping[str, str]) -> list[Finding]:
     """Return what the command finds with this environment. Raises DoctorError."""
     command = [sys.executable, "-P", "-m", "homebody", "doctor", "--json"]
@@ -45,5 +49,16 @@ def run(environ: Mapping[str, str]) -> list[Finding]:
         return msgspec.json.decode(done.stdout, type=_Output).findings
     except subprocess.TimeoutExpired:
         raise DoctorError("homebody doctor takes too long") from None
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
         raise DoctorError(f"homebody doctor failed: {error}") from error
+    except msgspec.DecodeError as error:
+        raise DoctorError(f"homebody doctor failed: {_said(done.stderr)}") from error
+
+
+def _said(stderr: bytes) -> str:
+    """Return the error of a command, which is JSON unless Python itself has failed."""
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    try:
+        return msgspec.json.decode(lines[-1], type=_Failure).error
+    except (IndexError, msgspec.DecodeError):
+        return lines[-1] if lines else "it says nothing"
