@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import update
 
 from homebody import errors
 from homebody.background.tasks import Tasks
@@ -22,6 +23,7 @@ from homebody.core.administration import export
 from homebody.core.sessions import deactivation
 from homebody.core.tasks import Task
 from homebody.core.user_data import thread_subscriptions
+from homebody.models.media import Media
 from homebody.web import Application
 from tests.cli import test_users as of_users
 from tests.cli.test_users import Run
@@ -199,6 +201,20 @@ def test_a_file_that_is_missing_is_listed(app: Application, alice: Person, tmp_p
 
     (file,) = read(archive, "media.jsonl")
     assert file["file"] is None
+
+
+def test_a_file_of_a_clock_that_was_wrong_is_exported(
+    app: Application, alice: Person, tmp_path: Path
+) -> None:
+    upload(alice)
+    with app.homeserver.database.write() as tx:
+        tx.sql.execute(update(Media).values(created_ts=5_000))
+
+    archive = exported(app, alice.user_id, tmp_path)
+
+    (file,) = read(archive, "media.jsonl")
+    assert archive.read(file["file"]) == DATA
+    assert archive.getinfo(file["file"]).date_time[0] == 1980
 
 
 def last(app: Application, user_id: str) -> Task:

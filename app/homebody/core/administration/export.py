@@ -88,6 +88,8 @@ _FILES = (
     .where(Media.user_id == bindparam("user_id"), Media.sha256.is_not(None))
     .order_by(Media.created_ts, Media.media_id)
 )
+_FIRST_ZIP_TIME_S: Final = 315_532_800
+"""1980. The clock of a machine that had none yet may have said 1970."""
 _OF_EVENT: Final = ("type", "state_key", "content", "origin_server_ts", "redacts")
 """What is taken over from an event, beside its ids."""
 
@@ -256,7 +258,8 @@ def _write_files(
             }
         )
         if is_there:
-            entry = zipfile.ZipInfo(name, time.gmtime(row.created_ts / 1000)[:6])
+            when = time.gmtime(max(row.created_ts / 1000, _FIRST_ZIP_TIME_S))
+            entry = zipfile.ZipInfo(name, when[:6])
             with archive.open(entry, "w", force_zip64=True) as target:
                 for piece in files.pieces(source, 0, row.size_bytes):
                     event_loop.offload(target.write, piece)
