@@ -439,6 +439,12 @@ def test_every_command_but_serve_can_speak_json() -> None:
             2,
             {"error": '--lifetime needs a unit, such as "7 d"'},
         ),
+        (
+            ("rooms", "purge-history", "!a:localhost", "--older-than", "7"),
+            2,
+            {"error": '--older-than needs a unit, such as "7 d"'},
+        ),
+        (("trace", "bob", "--for", "7"), 2, {"error": '--for needs a unit, such as "7 d"'}),
         (("backup", "/dev/null/x"), 1, {"error": "/dev/null: File exists"}),
         (("user", "deactivate", "bob"), 1, {"error": "Aborted"}),
     ],

@@ -28,6 +28,7 @@ import click
 import orjson
 
 from homebody.config import settings as config
+from homebody.config import values
 from homebody.config.settings import Config, ConfigError
 from homebody.errors import MatrixError
 from homebody.server import privacy, startup
@@ -66,6 +67,31 @@ _IS_JSON = "homebody.is_json"
 _CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _KEPT = "\n\t\u200c\u200d"
 """The last two join letters and emoji."""
+
+
+class Duration(click.ParamType):
+    """A duration such as "7 d", in milliseconds. A unit is required, as 7 would be 7 ms."""
+
+    name = "time"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return the milliseconds. Raises UsageError."""
+        text = str(value).strip()
+        named = self.name if param is None else param.human_readable_name
+        if isinstance(param, click.Option):
+            named = param.opts[0]
+        if text.isdecimal():
+            raise click.UsageError(f'{named} needs a unit, such as "{text} d"', ctx)
+        try:
+            return _DURATION.parse(text)
+        except ValueError:
+            raise click.UsageError(f"{named} must be {_DURATION.what}", ctx) from None
+
+
+_DURATION = values.duration(1)
+DURATION = Duration()
 
 as_json = click.option(
     "--json",

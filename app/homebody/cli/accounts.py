@@ -10,15 +10,12 @@ import click
 from homebody import cli, errors
 from homebody.cli import as_json, format_day, print_list, print_result
 from homebody.cli.database import open_database
-from homebody.config import values
 from homebody.core import audit
 from homebody.core.accounts import accounts
 from homebody.core.administration import user_changes
 from homebody.core.sessions import registration
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
-
-LIFETIME = values.duration(1)
 
 password_stdin = click.option(
     "--password-stdin", is_flag=True, help="Read the password from standard input."
@@ -170,16 +167,6 @@ def _account_line(account: Json) -> str:
     flags = ("admin", "locked", "suspended", "shadow_banned", "deactivated")
     marks = [flag.replace("_", "-") for flag in flags if account[f"is_{flag}"]]
     return f"{account['user_id']}  {format_day(account['created_ts'])}  {' '.join(marks)}".rstrip()
-
-
-def parse_lifetime(text: str, option: str = "--lifetime") -> int:
-    """Return a lifetime in milliseconds. A unit is required, as 7 would be 7 ms."""
-    if text.strip().isdecimal():
-        raise click.UsageError(f'{option} needs a unit, such as "{text.strip()} d"')
-    try:
-        return LIFETIME.parse(text)
-    except ValueError:
-        raise click.UsageError(f"{option} must be {LIFETIME.what}") from None
 
 
 def seen(connection: Json) -> str:

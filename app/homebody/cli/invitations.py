@@ -9,8 +9,8 @@ from datetime import datetime
 import click
 import segno
 
-from homebody.cli import accounts, as_json, print_lines, print_list, print_result
-from homebody.cli.accounts import find_account, user
+from homebody.cli import DURATION, as_json, print_lines, print_list, print_result
+from homebody.cli.accounts import find_account, localpart, user
 from homebody.cli.database import open_database
 from homebody.core import audit
 from homebody.core.events import state
@@ -41,7 +41,9 @@ def invite() -> None:
 
 @invite.command("create")
 @click.argument("name", required=False)
-@click.option("--expires", default="7 d", help='How long it is valid; by default "7 d".')
+@click.option(
+    "--expires", type=DURATION, default="7 d", help='How long it is valid; by default "7 d".'
+)
 @click.option(
     "--room",
     "rooms",
@@ -55,7 +57,7 @@ def invite() -> None:
 def create(
     ctx: click.Context,
     name: str | None,
-    expires: str,
+    expires: int,
     rooms: tuple[str, ...],
     *,
     no_qr: bool,
@@ -65,15 +67,14 @@ def create(
 
     NAME is kept for them until the link expires; without it they choose one.
     """
-    lifetime_ms = accounts.parse_lifetime(expires, "--expires")
     with open_database(ctx) as database, database.write() as tx:
         if name is not None:
-            name = accounts.localpart(name, database.server.name)
+            name = localpart(name, database.server.name)
         for room in rooms:
             state.head(tx, aliases.resolve(tx, room))  # raises M_NOT_FOUND for an unknown room
         chosen = list(rooms) or None
-        link = invitations.invite(tx, audit.COMMAND_LINE, name, lifetime_ms, chosen)
-    _print_link(link, lifetime_ms, {"name": name}, is_json=is_json, no_qr=no_qr)
+        link = invitations.invite(tx, audit.COMMAND_LINE, name, expires, chosen)
+    _print_link(link, expires, {"name": name}, is_json=is_json, no_qr=no_qr)
 
 
 @invite.command("list")
@@ -99,19 +100,20 @@ def revoke(ctx: click.Context, invitation: str, *, is_json: bool) -> None:
 
 @user.command("reset-link")
 @click.argument("name")
-@click.option("--expires", default="1 d", help='How long it is valid; by default "1 d".')
+@click.option(
+    "--expires", type=DURATION, default="1 d", help='How long it is valid; by default "1 d".'
+)
 @without_code
 @as_json
 @click.pass_context
 def make_reset_link(
-    ctx: click.Context, name: str, expires: str, *, no_qr: bool, is_json: bool
+    ctx: click.Context, name: str, expires: int, *, no_qr: bool, is_json: bool
 ) -> None:
     """Print a link by which a user sets a new password once, and which logs out all devices."""
-    lifetime_ms = accounts.parse_lifetime(expires, "--expires")
     with open_database(ctx) as database, database.write() as tx:
         user_id = find_account(tx, name).user_id
-        link = invitations.reset_link(tx, audit.COMMAND_LINE, user_id, lifetime_ms)
-    _print_link(link, lifetime_ms, {"user_id": user_id}, is_json=is_json, no_qr=no_qr)
+        link = invitations.reset_link(tx, audit.COMMAND_LINE, user_id, expires)
+    _print_link(link, expires, {"user_id": user_id}, is_json=is_json, no_qr=no_qr)
 
 
 def _print_link(link: str, lifetime_ms: int, of: Json, *, is_json: bool, no_qr: bool) -> None:

@@ -13,8 +13,7 @@ from typing import Final
 import click
 import orjson
 
-from homebody.cli import as_json, print_lines, print_list, print_result
-from homebody.cli.accounts import parse_lifetime
+from homebody.cli import DURATION, as_json, print_lines, print_list, print_result
 from homebody.cli.database import open_database
 from homebody.cli.rooms import room_argument, rooms
 from homebody.core.events import client_events, paging, state, unrestricted
@@ -122,17 +121,16 @@ def show_event(ctx: click.Context, event_id: str, *, around: int, is_json: bool)
 
 @rooms.command("event-at")
 @room_argument
-@click.argument("ago", metavar="TIME")
+@click.argument("ago", metavar="TIME", type=DURATION)
 @click.option("--before", "is_backwards", is_flag=True, help="The last one before that time.")
 @as_json
 @click.pass_context
 def find_event(
-    ctx: click.Context, room: str, ago: str, *, is_backwards: bool, is_json: bool
+    ctx: click.Context, room: str, ago: int, *, is_backwards: bool, is_json: bool
 ) -> None:
     """Print the first event since a time, such as "7 d" ago."""
-    ts = time.time_ns() // 1_000_000 - parse_lifetime(ago, "TIME")
     with open_database(ctx) as database, database.read() as tx:
-        room_id = aliases.resolve(tx, room)
+        room_id, ts = aliases.resolve(tx, room), tx.now_ms - ago
         event_id, found_ts = unrestricted.near(tx, room_id, ts, is_backwards=is_backwards)
     result = {"event_id": event_id, "origin_server_ts": found_ts}
     print_result(f"{event_id}  {_when(found_ts)}", result, is_json=is_json)

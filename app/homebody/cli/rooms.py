@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 import click
 
-from homebody.cli import as_json, fields_of, format_day, print_lines, print_list, print_result
-from homebody.cli.accounts import find_active_account, parse_lifetime
+from homebody.cli import DURATION, as_json, fields_of, format_day, print_lines, print_list, print_result
+from homebody.cli.accounts import find_active_account
 from homebody.cli.database import open_database
 from homebody.cli.progress import progress
 from homebody.core import audit
@@ -228,7 +227,7 @@ def trim_extremities(ctx: click.Context, room: str, *, is_json: bool) -> None:
 @rooms.command("purge-history")
 @room_argument
 @click.option("--before-event", metavar="EVENT_ID", help="Delete what is older than this event.")
-@click.option("--older-than", metavar="TIME", help='Such as "90 d": delete what is older.')
+@click.option("--older-than", type=DURATION, help='Such as "90 d": delete what is older.')
 @click.option(
     "--delete-local-events",
     is_flag=True,
@@ -242,7 +241,7 @@ def purge_room_history(
     room: str,
     *,
     before_event: str | None,
-    older_than: str | None,
+    older_than: int | None,
     delete_local_events: bool,
     yes: bool,
     is_json: bool,
@@ -275,11 +274,10 @@ def purge_room_history(
     print_result(text, done, is_json=is_json)
 
 
-def _bound(tx: Reader, room_id: str, event_id: str | None, older_than: str | None) -> int:
+def _bound(tx: Reader, room_id: str, event_id: str | None, older_than: int | None) -> int:
     if event_id is not None:
         return history_purge.bound_at_event(tx, room_id, event_id)
-    ts = time.time_ns() // 1_000_000 - parse_lifetime(older_than or "")
-    return history_purge.bound_at_time(tx, room_id, ts)
+    return history_purge.bound_at_time(tx, room_id, tx.now_ms - (older_than or 0))
 
 
 def _room_line(room: Json) -> str:

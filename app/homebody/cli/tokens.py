@@ -6,8 +6,7 @@ import time
 
 import click
 
-from homebody.cli import as_json, format_day, print_list, print_result
-from homebody.cli.accounts import parse_lifetime
+from homebody.cli import DURATION, as_json, format_day, print_list, print_result
 from homebody.cli.database import open_database
 from homebody.core import audit
 from homebody.core.sessions import registration_tokens
@@ -26,16 +25,17 @@ def token() -> None:
     type=click.IntRange(1),
     help="How many accounts can be registered with it; by default any number.",
 )
-@click.option("--lifetime", help='For example "7 d" or "12 h"; unlimited by default.')
+@click.option(
+    "--lifetime", type=DURATION, help='For example "7 d" or "12 h"; unlimited by default.'
+)
 @as_json
 @click.pass_context
 def add_token(
-    ctx: click.Context, text: str | None, uses: int | None, lifetime: str | None, *, is_json: bool
+    ctx: click.Context, text: str | None, uses: int | None, lifetime: int | None, *, is_json: bool
 ) -> None:
     """Create a registration token and print it."""
-    lifetime_ms = None if lifetime is None else parse_lifetime(lifetime)
     with open_database(ctx) as database, database.write() as tx:
-        expires_ts = None if lifetime_ms is None else tx.now_ms + lifetime_ms
+        expires_ts = None if lifetime is None else tx.now_ms + lifetime
         text = registration_tokens.add(
             tx, audit.COMMAND_LINE, text, uses_allowed=uses, expires_ts=expires_ts
         )
@@ -73,7 +73,7 @@ def show_token(ctx: click.Context, text: str, *, is_json: bool) -> None:
     help="How many accounts can be registered with it, including those that were.",
 )
 @click.option("--any-uses", is_flag=True, help="It can be used any number of times.")
-@click.option("--lifetime", help='From now on, for example "7 d" or "12 h".')
+@click.option("--lifetime", type=DURATION, help='From now on, for example "7 d" or "12 h".')
 @click.option("--no-end", is_flag=True, help="It does not expire.")
 @as_json
 @click.pass_context
@@ -83,7 +83,7 @@ def change_token(
     *,
     uses: int | None,
     any_uses: bool,
-    lifetime: str | None,
+    lifetime: int | None,
     no_end: bool,
     is_json: bool,
 ) -> None:
@@ -91,8 +91,10 @@ def change_token(
     limits: dict[str, int | None] = {}
     if any_uses or uses is not None:
         limits["uses_allowed"] = None if any_uses else uses
-    if no_end or lifetime is not None:
-        limits["expires_ts"] = None if no_end else _end_of(lifetime or "")
+    if no_end:
+        limits["expires_ts"] = None
+    elif lifetime is not None:
+        limits["expires_ts"] = time.time_ns() // 1_000_000 + lifetime
     if not limits:
         raise click.UsageError("Give --uses, --any-uses, --lifetime or --no-end")
     with open_database(ctx) as database, database.write() as tx:
@@ -110,10 +112,6 @@ def revoke_token(ctx: click.Context, text: str, *, is_json: bool) -> None:
     with open_database(ctx) as database, database.write() as tx:
         registration_tokens.remove(tx, audit.COMMAND_LINE, text)
     print_result(f"Revoked {text}", {"token": text}, is_json=is_json)
-
-
-def _end_of(lifetime: str) -> int:
-    return time.time_ns() // 1_000_000 + parse_lifetime(lifetime)
 
 
 def _token_line(row: Json) -> str:

@@ -12,8 +12,8 @@ import click
 import orjson
 
 from homebody import cli
-from homebody.cli import as_json
-from homebody.cli.accounts import find_account, parse_lifetime
+from homebody.cli import DURATION, as_json
+from homebody.cli.accounts import find_account
 from homebody.cli.database import open_database
 from homebody.core import audit
 from homebody.runtime import traces
@@ -27,18 +27,21 @@ _UNTIL_NOTED: Final = 0.2
 @click.command()
 @click.argument("name", metavar="USER")
 @click.option(
-    "--for", "duration", default="5 min", help='How long, for example "30s" or "1 h"; 5 minutes.'
+    *("--for", "for_ms"),
+    type=DURATION,
+    default="5 min",
+    help='How long, for example "30s" or "1 h"; 5 minutes.',
 )
 @click.option("--no-bodies", is_flag=True, help="Leave out what the requests contain.")
 @as_json
 @click.pass_context
-def trace(ctx: click.Context, name: str, duration: str, *, no_bodies: bool, is_json: bool) -> None:
+def trace(ctx: click.Context, name: str, for_ms: int, *, no_bodies: bool, is_json: bool) -> None:
     """Print the requests of a user as they come, as curl commands.
 
     Passwords, tokens and other secrets are masked; what messages say is not. With --json, each line
     is an object. Ctrl-C ends it.
     """
-    for_ms, config = parse_lifetime(duration), cli.load_config(ctx)
+    config = cli.load_config(ctx)
     with open_database(ctx) as database, database.read() as tx:
         user_id = find_account(tx, name).user_id
     with traces.listening(config.data_dir, user_id) as bound:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 import orjson
 
-from homebody.cli import accounts as account_commands
-from homebody.cli import as_json, print_lines, print_list, print_result
+from homebody.cli import DURATION, as_json, print_lines, print_list, print_result
 from homebody.cli.accounts import find_account, localpart, user
 from homebody.cli.database import open_database
 from homebody.core import audit
@@ -32,15 +31,14 @@ def check_available(ctx: click.Context, name: str, *, is_json: bool) -> None:
 
 @user.command("activity")
 @click.argument("name")
-@click.option("--since", default="7 d", metavar="TIME", help='Such as "30 d"; a week by default.')
+@click.option("--since", type=DURATION, default="7 d", help='Such as "30 d"; a week by default.')
 @as_json
 @click.pass_context
-def show_activity(ctx: click.Context, name: str, since: str, *, is_json: bool) -> None:
+def show_activity(ctx: click.Context, name: str, since: int, *, is_json: bool) -> None:
     """Print how many rooms a user has joined, and how many invites were sent, since a time."""
-    ago_ms = account_commands.parse_lifetime(since, "--since")
     with open_database(ctx) as database, database.read() as tx:
         user_id = name if ":" in name else find_account(tx, name).user_id
-        from_ts = max(0, tx.now_ms - ago_ms)
+        from_ts = max(0, tx.now_ms - since)
         joined = activity.count_of_joined_rooms(tx, user_id, from_ts)
         invited = activity.count_of_sent_invites(tx, user_id, from_ts)
     text = f"{user_id}: joined {joined} rooms, sent {invited} invites"

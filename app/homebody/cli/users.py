@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -10,7 +9,7 @@ import click
 
 from homebody import cli, errors
 from homebody.cli import accounts as account_commands
-from homebody.cli import as_json, fields_of, print_lines, print_result
+from homebody.cli import DURATION, as_json, fields_of, print_lines, print_result
 from homebody.cli.accounts import find_account, find_active_account, seen, user
 from homebody.cli.database import open_database
 from homebody.cli.export import export_user
@@ -250,20 +249,21 @@ def unlink(
 
 @user.command("expire")
 @click.argument("name")
-@click.option("--lifetime", help='For example "30 d"; the account is locked out then.')
+@click.option(
+    "--lifetime", type=DURATION, help='For example "30 d"; the account is locked out then.'
+)
 @click.option("--never", is_flag=True, help="Let the account be used without a limit.")
 @as_json
 @click.pass_context
 def set_expiry(
-    ctx: click.Context, name: str, lifetime: str | None, *, never: bool, is_json: bool
+    ctx: click.Context, name: str, lifetime: int | None, *, never: bool, is_json: bool
 ) -> None:
     """Set when an account expires: from then on it can't be used."""
     if (lifetime is None) != never:
         raise click.UsageError("Either --lifetime or --never is needed")
-    lifetime_ms = None if lifetime is None else account_commands.parse_lifetime(lifetime)
     with open_database(ctx) as database, database.write() as tx:
         account = find_active_account(tx, name)
-        expires_ts = None if lifetime_ms is None else tx.now_ms + lifetime_ms
+        expires_ts = None if lifetime is None else tx.now_ms + lifetime
         moderation.set_expiry(tx, audit.COMMAND_LINE, account, expires_ts)
     when = "never expires" if expires_ts is None else f"expires on {cli.format_day(expires_ts)}"
     result = {"user_id": account.user_id, "expires_ts": expires_ts}
@@ -285,15 +285,16 @@ def allow_key_replacement(ctx: click.Context, name: str, *, is_json: bool) -> No
 
 @user.command("login-as")
 @click.argument("name")
-@click.option("--lifetime", help='For example "1 h"; by default until it is logged out.')
+@click.option(
+    "--lifetime", type=DURATION, help='For example "1 h"; by default until it is logged out.'
+)
 @as_json
 @click.pass_context
-def log_in_as(ctx: click.Context, name: str, lifetime: str | None, *, is_json: bool) -> None:
+def log_in_as(ctx: click.Context, name: str, lifetime: int | None, *, is_json: bool) -> None:
     """Print an access token by which you act as a user, without a device."""
-    lifetime_ms = None if lifetime is None else account_commands.parse_lifetime(lifetime)
-    expires_ts = None if lifetime_ms is None else time.time_ns() // 1_000_000 + lifetime_ms
     with open_database(ctx) as database, database.write() as tx:
         user_id = find_active_account(tx, name).user_id
+        expires_ts = None if lifetime is None else tx.now_ms + lifetime
         token = user_changes.log_in_as(tx, audit.COMMAND_LINE, user_id, expires_ts)
     result = {"user_id": user_id, "access_token": token, "expires_ts": expires_ts}
     print_result(token, result, is_json=is_json)
