@@ -103,6 +103,7 @@ def test_files_are_deleted_from_the_disk(
     assert done == {"files": 1, "freed_bytes": len(TEXT)}
     assert [download(alice, it).status_code for it in (one, *others)] == [404, 200, 200]
     assert result("media", "delete", "--user", "alice", "--yes") == {"files": 2, "freed_bytes": 3}
+    assert result("media", "delete", "--user", "alice") == {"files": 0, "freed_bytes": 0}
     assert disk(tmp_path) == 0
     assert actions(app) == ["media.delete"] * 3
 
@@ -233,9 +234,10 @@ def test_quotas_are_set_listed_and_lifted(
         f"{alice.user_id} may have 5.0 MiB, and has 1.0 MiB\n"
     )
     assert alice.get("/_matrix/media/v3/config").get_json() == {"m.upload.size": 5 * 2**20}
+    assert result("media", "quota", "alice", "0")["max_bytes"] == 0
     assert result("media", "quota", "alice", "default")["max_bytes"] == 10 * 2**30
     assert result("media", "quota") == []
-    assert actions(app) == ["user.media_quota"] * 2
+    assert actions(app) == ["user.media_quota"] * 3
 
 
 def test_disk_says_what_takes_the_room(

@@ -26,7 +26,7 @@ from homebody.spec.events import Json
 from homebody.storage.database import Database
 
 DAY_MS: Final = 86_400_000
-SIZE: Final = values.size(1)
+SIZE: Final = values.size(0)
 _FILE: Final = re.compile(r"(?:mxc://)?([^/]+)/([0-9A-Za-z_.~-]+)")
 
 file_argument = click.argument("file", metavar="MXC_URI")
@@ -93,13 +93,13 @@ def delete_media(
     ctx: click.Context, files: tuple[str, ...], *, name: str | None, yes: bool, is_json: bool
 ) -> None:
     """Delete files of this server, from the disk as well."""
+    if not files and name is None:
+        raise click.UsageError("Name files, or a user with --user")
     with open_database(ctx) as database:
         chosen = [_own(database, it) for it in files]
         if name is not None:
             with database.read() as tx:
                 chosen += listing.ids_of_user(tx, find_account(tx, name).user_id)
-        if not chosen:
-            raise click.UsageError("Name files, or a user with --user")
         _delete(database, chosen, yes=yes, is_json=is_json)
 
 
@@ -124,7 +124,7 @@ def delete_unused(
     In use are files in profiles, account data and the state of rooms (avatars, emoji, stickers),
     and in pinned messages. Other messages keep their place, but their file is gone.
     """
-    size = 0 if larger_than == "0" else _size(larger_than)
+    size = _size(larger_than)
     with open_database(ctx) as database:
         before_ts = time.time_ns() // 1_000_000 - days * DAY_MS
         used = references.collect(database)
@@ -171,6 +171,8 @@ def quarantine_media(
 
     Protected files are spared.
     """
+    if not files and name is None and room is None:
+        raise click.UsageError("Name files, a user with --user or a room with --room")
     with open_database(ctx) as database:
         chosen = [_parsed(database, it) for it in files]
         with database.read() as tx:
@@ -180,8 +182,6 @@ def quarantine_media(
             room_id = None if room is None else aliases.resolve(tx, room)
         if room_id is not None:
             chosen += in_rooms.uris(database, room_id)
-        if not chosen and name is None and room is None:
-            raise click.UsageError("Name files, a user with --user or a room with --room")
         count = quarantine.put_many(database, audit.COMMAND_LINE, chosen)
     text = f"{count} file{'s are' if count != 1 else ' is'} in quarantine"
     print_result(text, {"files": count}, is_json=is_json)
