@@ -130,12 +130,14 @@ def test_devices_are_added_renamed_and_all_logged_out(
     unknown = command("user", "devices", "bob", "--device", "NONE", "--json")
     wrong = command("user", "devices", "bob", "--rename", "NONE", "x", "--json")
     empty = command("user", "devices", "bob", "--add", "", "--json")
+    mistyped = command("user", "devices", "bob", "--delete", "KETLE", "--json")
     left = printed("user", "devices", "bob", "--delete-all")
 
     assert kettle["display_name"] == "Kitchen"
     for refused, errcode in (
         (unknown, "M_NOT_FOUND"),
         (wrong, "M_NOT_FOUND"),
+        (mistyped, "M_NOT_FOUND"),
         (empty, "M_INVALID_PARAM"),
     ):
         assert refused.exit_code == 1

@@ -41,13 +41,16 @@ def list_devices(
     with open_database(ctx) as database:
         with database.read() as tx:
             user_id = find_account(tx, name).user_id
-            if delete_all:
-                known = user_devices.all_of(tx, user_id, LastSeen(database))
-                ending = tuple(it["device_id"] for it in known)
+            known = {it["device_id"] for it in user_devices.all_of(tx, user_id, LastSeen(database))}
+        for it in ending:
+            if it not in known:
+                raise errors.not_found(f"{user_id} has no device {it}")
         if added is not None or rename is not None:
             with database.write() as tx:
                 _change(tx, user_id, added, rename)
-        if ending:
+        if delete_all:
+            user_devices.delete_all(database, _BY, user_id)
+        elif ending:
             user_devices.delete(database, _BY, user_id, ending)
         with database.read() as tx:
             found = user_devices.all_of(tx, user_id, LastSeen(database))

@@ -13,9 +13,9 @@ from homebody.core.accounts.overrides import Override
 from homebody.core.media import limits
 from homebody.core.rooms import user_redaction
 from homebody.web import Application
-from tests.conftest import MakeApp, Person
+from tests.conftest import PASSWORD, MakeApp, Person
 from tests.helpers.encryption import Identity
-from tests.helpers.pages import send
+from tests.helpers.pages import log_in, send
 from tests.helpers.rooms import unchanged
 from tests.web.admin_pages.audit_log import last_action
 from tests.web.test_pages import visible
@@ -39,13 +39,24 @@ def upload(person: Person) -> str:
     return str(answer["content_uri"]).removeprefix("mxc://")
 
 
-def test_all_devices_are_logged_out(app: Application, browser: FlaskClient, alice: Person) -> None:
+def test_a_user_is_logged_out_everywhere(
+    app: Application, browser: FlaskClient, alice: Person
+) -> None:
+    of_alice = app.test_client()
+    log_in(of_alice, "alice")
+    body = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
+    asked = alice.post("/_matrix/client/v1/login/get_token", json={"auth": body})
+    login_token = asked.get_json()["login_token"]
+
     answer = send(browser, f"{page_of(alice)}/log-out")
 
     assert "All devices of the user are logged out." in visible(
         browser.get(answer.headers["Location"])
     )
     assert alice.get("account/whoami").status_code == 401
+    assert of_alice.get("/_homebody/account/").status_code == 303, "the login comes first"
+    again = {"type": "m.login.token", "token": login_token}
+    assert alice.post("login", json=again).status_code == 403
     assert last_action(app) == ("@owner:localhost", "device.delete", alice.user_id)
 
 

@@ -50,3 +50,17 @@ def delete(db: Database, actor: str, user_id: str, device_ids: Collection[str]) 
         devices.remove(tx, user_id, device_ids)
         if ending:
             audit.note(tx, actor, "device.delete", user_id, device_ids=ending)
+
+
+def delete_all(db: Database, actor: str, user_id: str) -> None:
+    """End all sessions of a user, also those of browsers, and what could begin another one.
+
+    Raises M_NOT_FOUND.
+    """
+    with db.read() as reading:
+        users.find(reading, user_id)
+        ending = devices.ids(reading, user_id)
+    devices.remove_most(db, user_id)
+    with db.write() as tx:
+        devices.remove_all(tx, user_id)
+        audit.note(tx, actor, "device.delete", user_id, device_ids=sorted(ending))

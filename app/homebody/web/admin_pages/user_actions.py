@@ -64,10 +64,7 @@ def _unlink(user_id: str, auth_provider: str, external_id: str) -> None:
 
 
 def _log_out_everywhere(user_id: str) -> None:
-    with homeserver.database.read() as tx:
-        known = user_devices.all_of(tx, user_id, homeserver.last_seen)
-    ids = [it["device_id"] for it in known]
-    user_devices.delete(homeserver.database, layout.actor(), user_id, ids)
+    user_devices.delete_all(homeserver.database, layout.actor(), user_id)
 
 
 def _edit(user_id: str) -> None:
@@ -247,7 +244,8 @@ ACTIONS: Final[dict[str, Action]] = {
     "log-out": Action(
         "Log out everywhere",
         "All devices of the user are logged out.",
-        "All devices lose their access and their encryption keys. Messages that only they could"
+        "All devices lose their access and their encryption keys, and browsers are logged out of"
+        " the pages of this server. Messages that only the devices could"
         " read can't be read any more, unless the user has a key backup. The password stays as it"
         " is: somebody who knows it can log in again.",
         _log_out_everywhere,
