@@ -118,6 +118,16 @@ def test_a_room_is_deleted_and_its_users_are_moved(
     assert "room.delete" in [action for _, action, _ in audited(app)]
 
 
+def test_an_unknown_room_is_only_blocked(app: Application, run: Run, alice: Person) -> None:
+    with unchanged(app):
+        done = run("rooms", "delete", "!typo:localhost", "--yes", "--json")
+    assert (done.exit_code, json.loads(done.stderr)["errcode"]) == (1, "M_NOT_FOUND")
+
+    run("rooms", "delete", "!bad:elsewhere.example", "--block", "--yes")
+
+    assert said(run("rooms", "blocked", "--json"))[0]["room_id"] == "!bad:elsewhere.example"
+
+
 def test_users_can_be_made_to_leave_without_a_purge(
     run: Run, alice: Person, room: MakeRoom
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from homebody import errors
 from homebody.cli import DURATION, as_json, fields_of, format_day, print_lines, print_list, print_result
 from homebody.cli.accounts import find_active_account
 from homebody.cli.database import open_database
@@ -125,6 +126,8 @@ def delete_room(
     with open_database(ctx) as database:
         with database.read() as tx:
             room_id = aliases.resolve(tx, room)
+            if not block and not deletion.is_known(tx, room_id):
+                raise errors.not_found(f"There is no room {room_id}")
             by = None if creator is None else find_active_account(tx, creator).user_id
             count = purge.count_events(tx, room_id)
         if not yes:

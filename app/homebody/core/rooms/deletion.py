@@ -10,7 +10,7 @@ cancelled until the purge begins: then those who have left stay out, and all els
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -147,32 +147,27 @@ def delete(
     Raises M_FORBIDDEN if users could not leave and the purge is not forced.
     """
     result: Json = {**NOTHING_DONE, **(done or {})}
+    creator = wanted.new_room_user_id
     with db.write() as tx:
-        is_known = _begin(tx, wanted)
+        if wanted.is_blocking:
+            blocked.block(tx, wanted.actor, wanted.room_id)
+        is_there = is_known(tx, wanted.room_id)
         save(tx, result)
-    if not is_known:
+    if not is_there:
         return result
-    if wanted.new_room_user_id is not None and result["new_room_id"] is None:
+    if creator is not None and result["new_room_id"] is None:
         with db.write() as tx:
-            result["new_room_id"] = _create_room(tx, wanted, wanted.new_room_user_id)
+            result["new_room_id"] = _create_room(tx, wanted, creator)
             save(tx, result)
-    with db.read() as tx:
-        state.find_joined(tx, wanted.room_id)  # each user who leaves is taken out of them
-        asked = {"room_id": wanted.room_id, "domain": f":{tx.server.name}"}
-        users = sorted(tx.sql.execute(_INSIDE, asked).scalars())
+    users = _users_in(db, wanted.room_id)
     for some in batches(users, USERS_AT_ONCE):
         with db.write() as tx:
-            for user_id in some:
-                keys = ["failed_to_kick_users", "kicked_users"]
-                if _move(tx, wanted, user_id, result["new_room_id"]):
-                    keys.reverse()
-                result[keys[0]] = sorted({*result[keys[0]], user_id})
-                result[keys[1]] = [it for it in result[keys[1]] if it != user_id]
+            _move_all(tx, wanted, some, result)
             save(tx, result)
-    if wanted.new_room_user_id is not None and not result["local_aliases"]:
+    if creator is not None and not result["local_aliases"]:
         with db.write() as tx:
             result["local_aliases"] = aliases.move(
-                tx, wanted.room_id, result["new_room_id"], wanted.new_room_user_id
+                tx, wanted.room_id, result["new_room_id"], creator
             )
             save(tx, result)
     if wanted.is_purging:
@@ -180,16 +175,20 @@ def delete(
     return result
 
 
-def _begin(tx: Tx, wanted: Deletion) -> bool:
-    """Block the room if wanted; return whether there is anything to delete."""
-    if wanted.is_blocking:
-        blocked.block(tx, wanted.actor, wanted.room_id)
+def is_known(tx: Reader, room_id: str) -> bool:
+    """Return whether there is anything to delete of a room."""
     return any(
-        tx.sql.execute(
-            select(table.room_id).where(table.room_id == wanted.room_id).limit(1)
-        ).first()
+        tx.sql.execute(select(table.room_id).where(table.room_id == room_id).limit(1)).first()
         for table in (Room, StoredEvent, RemovedRoom)  # the last: a crash has interrupted the purge
     )
+
+
+def _users_in(db: Database, room_id: str) -> list[str]:
+    """Return the users of this server who have to leave."""
+    with db.read() as tx:
+        state.find_joined(tx, room_id)  # each user who leaves is taken out of them
+        asked = {"room_id": room_id, "domain": f":{tx.server.name}"}
+        return sorted(tx.sql.execute(_INSIDE, asked).scalars())
 
 
 def _create_room(tx: Tx, wanted: Deletion, creator: str) -> str:
@@ -204,6 +203,16 @@ def _create_room(tx: Tx, wanted: Deletion, creator: str) -> str:
     content = {"msgtype": "m.text", "body": wanted.message or DEFAULT_MESSAGE}
     sending.send(tx, sending.Draft(room_id, creator, "m.room.message", content))
     return room_id
+
+
+def _move_all(tx: Tx, wanted: Deletion, user_ids: Collection[str], result: Json) -> None:
+    """Move users, and note in the result who has left, and who could not."""
+    left, failed = set(result["kicked_users"]), set(result["failed_to_kick_users"])
+    for user_id in user_ids:
+        has_left = _move(tx, wanted, user_id, result["new_room_id"])
+        (left if has_left else failed).add(user_id)
+        (failed if has_left else left).discard(user_id)
+    result |= {"kicked_users": sorted(left), "failed_to_kick_users": sorted(failed)}
 
 
 def _move(tx: Tx, wanted: Deletion, user_id: str, new_room_id: str | None) -> bool:
