@@ -69,7 +69,7 @@ _KEPT = "\n\t\u200c\u200d"
 """The last two join letters and emoji."""
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg] # not generic before click 8.5
     """A duration such as "7 d", in milliseconds. A unit is required, as 7 would be 7 ms."""
 
     name = "time"
@@ -200,7 +200,7 @@ def print_result(text: str, value: object, *, is_json: bool) -> None:
 
 
 def print_lines(lines: Iterable[str], value: object, *, is_json: bool) -> None:
-    """Print lines, or a value as JSON. What would break a line is escaped: a name could forge one."""
+    """Print lines, or a value as JSON. Line breaks are escaped: a name could forge a line."""
     print_result("\n".join(it.replace("\n", "\\n") for it in lines), value, is_json=is_json)
 
 
@@ -250,16 +250,37 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
         def show(done: int, total: int) -> None:
             bar.length = total
-            bar.update(done - bar.pos)
+            bar.update(max(0, done - bar.pos))
 
         yield show
 
 
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar as `progress_bar` does; the function takes how much of all is done."""
+    with progress_bar(label) as show:
+        yield lambda done: show(done, total)
+
+
 def format_day(ts: int) -> str:
     """Return the local date of a time in ms."""
+    return _formatted(ts, "%Y-%m-%d")
+
+
+def format_minute(ts: int) -> str:
+    """Return the local date and time of a time in ms."""
+    return _formatted(ts, "%Y-%m-%d %H:%M")
+
+
+def format_second(ts: int) -> str:
+    """Return the local date and time of a time in ms, with seconds."""
+    return _formatted(ts, "%Y-%m-%d %H:%M:%S")
+
+
+def _formatted(ts: int, pattern: str) -> str:
     try:
-        return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d}"
-    except (ValueError, OverflowError, OSError):  # a tool may set any number
+        return datetime.fromtimestamp(ts / 1000).astimezone().strftime(pattern)
+    except (ValueError, OverflowError, OSError):  # a tool or another server may give any number
         return "an impossible time"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import click
 
@@ -173,5 +172,4 @@ def seen(connection: Json) -> str:
     """Return when and from where something was used; `connection` has last_seen and ip."""
     if connection.get("last_seen") is None:
         return "never used"
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(connection["last_seen"] / 1000))
-    return f"{when} from {connection.get('ip')}"
+    return f"{cli.format_minute(connection['last_seen'])} from {connection.get('ip')}"

@@ -6,8 +6,6 @@ retries forever, as the specification requires; only an administrator can decide
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import click
 
 from homebody import cli
@@ -71,6 +69,6 @@ def _line(it: Json) -> str:
     line = f"{it['id']}  {it['url'] or 'no URL'}  {it['waiting']} waiting"
     if it["failing_since_ts"] is None:
         return line
-    since = datetime.fromtimestamp(it["failing_since_ts"] / 1000).astimezone()
+    since = cli.format_minute(it["failing_since_ts"])
     times = "once" if it["tries"] == 1 else f"{it['tries']} times"
-    return f"{line}, refused {times} since {since:%Y-%m-%d %H:%M}: {it['problem']}"
+    return f"{line}, refused {times} since {since}: {it['problem']}"

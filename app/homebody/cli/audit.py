@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 import orjson
 
-from homebody.cli import as_json, print_list
+from homebody.cli import as_json, format_second, print_list
 from homebody.cli.database import open_database
 from homebody.core import audit as audit_log
 from homebody.spec.events import Json
@@ -29,7 +27,7 @@ def audit(
 
 
 def _line(entry: Json) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["ts"] / 1000))
+    when = format_second(entry["ts"])
     details = orjson.dumps(entry["details"]).decode() if entry["details"] else ""
     words = (when, entry["actor"], entry["action"], entry["subject"] or "", details)
     return "  ".join(word for word in words if word)

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -119,8 +118,8 @@ def list_backups(ctx: click.Context, *, is_json: bool) -> None:
 
 
 def _line(item: dict[str, Any]) -> str:
-    made = datetime.fromtimestamp(item["created_ts"] / 1000, UTC).astimezone()
-    return f"{made:%Y-%m-%d %H:%M}  {item['size_bytes'] / 1e6:10.1f} MB  {item['file']}"
+    made = cli.format_minute(item["created_ts"])
+    return f"{made}  {item['size_bytes'] / 1e6:10.1f} MB  {item['file']}"
 
 
 def _folder(config: Config) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import click
 
 from homebody import cli
 from homebody.cli import as_json, print_lines
+from homebody.config.sources import CONFIG_VARIABLE
 from homebody.doctor import fetching, findings, last_findings, runner
 from homebody.doctor.examination import LONG_POLL_S, Options
 from homebody.doctor.findings import Finding
@@ -58,21 +58,14 @@ def doctor(
     The exit code is 1 if something is broken.
     """
     config = cli.load_config(ctx)
-    environ = {**os.environ, **({"HOMEBODY_CONFIG": str(ctx.obj)} if ctx.obj else {})}
+    environ = {**os.environ, **({CONFIG_VARIABLE: str(ctx.obj)} if ctx.obj else {})}
     try:
         targets = fetching.parse_connect_to(connect_to)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--connect-to") from error
     options = Options(url, ca_file, targets, long_poll_s, environ)
-    with click.progressbar(
-        length=1, label="Checking", file=sys.stderr, hidden=not os.isatty(2)
-    ) as bar:
-
-        def show(done: int, count: int) -> None:
-            bar.length = count
-            bar.update(done - bar.pos)
-
-        found = runner.run(config, options, show)
+    with cli.progress_bar("Checking") as progress:
+        found = runner.run(config, options, progress)
     if url is None:
         last_findings.note(config.data_dir, last_findings.command_line(), found)
     _print(found, with_ok=with_ok, is_json=is_json)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from datetime import datetime
 
 import click
 import msgspec
@@ -119,16 +118,12 @@ def _destination_line(it: Json) -> str:
     if it["failing_since_ts"] is None:
         return line
     times = "once" if it["tries"] == 1 else f"{it['tries']} times"
-    line += f", failed {times} since {_minute(it['failing_since_ts'])}"
+    line += f", failed {times} since {cli.format_minute(it['failing_since_ts'])}"
     if it["next_try_ts"] is None:
         line += ", not tried again until it makes a request"
     else:
-        line += f", next attempt {_minute(it['next_try_ts'])}"
+        line += f", next attempt {cli.format_minute(it['next_try_ts'])}"
     return f"{line}: {it['problem']}"
-
-
-def _minute(ts: int) -> str:
-    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d %H:%M}"
 
 
 def _line(finding: Finding) -> str:

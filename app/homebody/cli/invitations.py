@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import time
-from datetime import datetime
 
 import click
 import segno
 
-from homebody.cli import DURATION, as_json, print_lines, print_list, print_result
+from homebody.cli import DURATION, as_json, format_minute, print_lines, print_list, print_result
 from homebody.cli.accounts import find_account, localpart, user
 from homebody.cli.database import open_database
 from homebody.core import audit
@@ -118,7 +117,7 @@ def make_reset_link(
 
 def _print_link(link: str, lifetime_ms: int, of: Json, *, is_json: bool, no_qr: bool) -> None:
     expires_ts = time.time_ns() // 1_000_000 + lifetime_ms
-    lines = [link, f"Valid once, until {_minute(expires_ts)}"]
+    lines = [link, f"Valid once, until {format_minute(expires_ts)}"]
     if not no_qr:
         code = io.StringIO()
         segno.make_qr(link, error="l").terminal(code, compact=True, border=2)
@@ -128,14 +127,10 @@ def _print_link(link: str, lifetime_ms: int, of: Json, *, is_json: bool, no_qr: 
 
 def _line(invitation: Json) -> str:
     what = "password of" if invitation["purpose"] == invitations.PASSWORD else "account for"
-    until = f"valid until {_minute(invitation['expires_ts'])}"
+    until = f"valid until {format_minute(invitation['expires_ts'])}"
     if invitation["used_ts"] is not None:
-        until = f"used {_minute(invitation['used_ts'])}"
+        until = f"used {format_minute(invitation['used_ts'])}"
     elif invitation["expires_ts"] <= time.time_ns() // 1_000_000:
-        until = f"expired {_minute(invitation['expires_ts'])}"
+        until = f"expired {format_minute(invitation['expires_ts'])}"
     whom = invitation["user_id"] or "anybody"
     return f"{invitation['id']}  {what} {whom}  {until}  by {invitation['created_by']}"
-
-
-def _minute(ts: int) -> str:
-    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d %H:%M}"

@@ -9,11 +9,18 @@ from typing import Final
 import click
 
 from homebody import cli, errors
-from homebody.cli import as_json, fields_of, format_day, print_lines, print_list, print_result
+from homebody.cli import (
+    as_json,
+    fields_of,
+    format_day,
+    print_lines,
+    print_list,
+    print_result,
+    progress,
+)
 from homebody.cli.accounts import find_account
 from homebody.cli.database import open_database
 from homebody.cli.disk import human
-from homebody.cli.progress import progress
 from homebody.config import values
 from homebody.core import audit
 from homebody.core.administration import media_retention

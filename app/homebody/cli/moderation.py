@@ -6,10 +6,9 @@ import secrets
 
 import click
 
-from homebody.cli import as_json, print_list, print_result
+from homebody.cli import as_json, print_list, print_result, progress
 from homebody.cli.accounts import find_active_account
 from homebody.cli.database import open_database
-from homebody.cli.progress import progress
 from homebody.core import audit
 from homebody.core.administration import notices_to_all
 from homebody.core.rooms import reports as user_reports

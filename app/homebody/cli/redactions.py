@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import click
 
-from homebody.cli import as_json, print_result
+from homebody.cli import as_json, print_result, progress
 from homebody.cli.accounts import find_active_account, user
 from homebody.cli.database import open_database
-from homebody.cli.progress import progress
 from homebody.core import audit
 from homebody.core.rooms import aliases, user_redaction
 from homebody.core.rooms.user_redaction import Redaction

@@ -6,14 +6,13 @@ what is outside of it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Final
 
 import click
 import orjson
 
-from homebody.cli import DURATION, as_json, print_lines, print_list, print_result
+from homebody.cli import DURATION, as_json, format_second, print_lines, print_list, print_result
 from homebody.cli.database import open_database
 from homebody.cli.rooms import room_argument, rooms
 from homebody.core.events import client_events, paging, state, unrestricted
@@ -133,7 +132,7 @@ def find_event(
         room_id, ts = aliases.resolve(tx, room), tx.now_ms - ago
         event_id, found_ts = unrestricted.near(tx, room_id, ts, is_backwards=is_backwards)
     result = {"event_id": event_id, "origin_server_ts": found_ts}
-    print_result(f"{event_id}  {_when(found_ts)}", result, is_json=is_json)
+    print_result(f"{event_id}  {format_second(found_ts)}", result, is_json=is_json)
 
 
 @rooms.command("hierarchy")
@@ -191,7 +190,7 @@ def _line(event: Json) -> str:
     content = orjson.dumps(event["content"]).decode()
     if len(content) > CONTENT_SHOWN:
         content = f"{content[:CONTENT_SHOWN]}…"
-    when = _when(event["origin_server_ts"])
+    when = format_second(event["origin_server_ts"])
     return f"{when}  {event['sender']}  {kind}  {content}  {event['event_id']}"
 
 
@@ -200,10 +199,3 @@ def _room_line(room: Json) -> str:
     count = room["num_joined_members"]
     name = room.get("name") or room.get("canonical_alias") or "(no name)"
     return f"{room['room_id']}  {name}  {kind}{count} member{'s' * (count != 1)}"
-
-
-def _when(ts: int) -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ts / 1000))
-    except (ValueError, OverflowError, OSError):  # servers may give any number
-        return "an impossible time"

@@ -7,10 +7,18 @@ from typing import Final
 import click
 
 from homebody import errors
-from homebody.cli import DURATION, as_json, fields_of, format_day, print_lines, print_list, print_result
+from homebody.cli import (
+    DURATION,
+    as_json,
+    fields_of,
+    format_day,
+    print_lines,
+    print_list,
+    print_result,
+    progress,
+)
 from homebody.cli.accounts import find_active_account
 from homebody.cli.database import open_database
-from homebody.cli.progress import progress
 from homebody.core import audit
 from homebody.core.events import state
 from homebody.core.rooms import (

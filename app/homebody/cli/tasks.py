@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 
 import click
 
-from homebody.cli import as_json, print_list, print_result
+from homebody.cli import as_json, format_second, print_list, print_result
 from homebody.cli.database import open_database
 from homebody.core import audit
 from homebody.core import tasks as ordered
@@ -55,7 +54,7 @@ def cancel_task(ctx: click.Context, task_id: str, *, is_json: bool) -> None:
 
 
 def _line(task: Json) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(task["created_ts"] / 1000))
+    when = format_second(task["created_ts"])
     problem = "" if task["error"] is None else f"failed: {task['error']}"
     words = (when, task["action"], task["resource_id"] or "", problem or task["status"], task["id"])
     return "  ".join(word for word in words if word)
