@@ -17,7 +17,7 @@ from homebody import errors
 from homebody.context import homeserver
 from homebody.core.sessions import invitations, registration_tokens
 from homebody.errors import MatrixError
-from homebody.storage.database import Reader
+from homebody.storage.database import Reader, Tx
 from homebody.web.admin_pages import layout
 from homebody.web.admin_pages.layout import Action
 from homebody.web.browser_sessions import message_of, signed_in
@@ -119,11 +119,6 @@ def _invite() -> Response:
     return show_link("Invitation", link, BACK, days=days)
 
 
-def _revoke_link(invitation_id: str) -> None:
-    with homeserver.database.write() as tx:
-        invitations.revoke(tx, layout.actor(), invitation_id)
-
-
 def _add_token() -> None:
     uses = layout.number_of("uses", "Accounts", 1, MAX_USES) if layout.text_of("uses") else None
     days = layout.number_of("days", "Days", 1, 3650) if layout.text_of("days") else None
@@ -132,9 +127,8 @@ def _add_token() -> None:
         registration_tokens.add(tx, layout.actor(), uses_allowed=uses, expires_ts=expires_ts)
 
 
-def _revoke_token(token_id: str) -> None:
-    with homeserver.database.write() as tx:
-        registration_tokens.remove(tx, layout.actor(), _token(tx, token_id))
+def _revoke_token(tx: Tx, actor: str, token_id: str) -> None:
+    registration_tokens.remove(tx, actor, _token(tx, token_id))
 
 
 def _token(tx: Reader, token_id: str) -> str:
@@ -154,13 +148,13 @@ _REVOKE_LINK: Final = Action(
     "Revoke",
     "The link is revoked.",
     "Nobody can use the link any more. An account for which it was used stays.",
-    _revoke_link,
+    layout.in_one_write(invitations.revoke),
 )
 _REVOKE_TOKEN: Final = Action(
     "Revoke the token",
     "The registration token is revoked.",
     "Nobody can register with the token any more. Accounts for which it was used stay.",
-    _revoke_token,
+    layout.in_one_write(_revoke_token),
 )
 _ADD_TOKEN: Final = Action(
     "Create a token", "The registration token is in the list.", "", _add_token, is_asking=False

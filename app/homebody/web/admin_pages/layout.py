@@ -14,6 +14,7 @@ from flask import Response, request
 from homebody import errors
 from homebody.client_server import http
 from homebody.config import values
+from homebody.context import homeserver
 from homebody.core.rooms import summary
 from homebody.core.timeline.policies import UnapprovedError
 from homebody.errors import MatrixError
@@ -45,6 +46,7 @@ class Part(NamedTuple):
     """A part of a list, and links to the parts before and after it."""
 
     start: int
+    end: int
     total: int
     before: str | None
     after: str | None
@@ -99,7 +101,7 @@ def part(total: int) -> Part:
     start = start_of_part()
     before = _linked(max(start - PER_PAGE, 0)) if start else None
     after = _linked(start + PER_PAGE) if start + PER_PAGE < total else None
-    return Part(start, total, before, after)
+    return Part(start, min(start + PER_PAGE, total), total, before, after)
 
 
 def start_of_part() -> int:
@@ -158,6 +160,19 @@ def perform(
     if answer is not None:
         return answer
     return browser_sessions.see_other(f"{PREFIX}/{back}?{urlencode({'done': action.label})}")
+
+
+def in_one_write(change: Callable[..., object], **options: bool) -> Callable[..., None]:
+    """Return what an action runs that is one function of core/, in one transaction.
+
+    The function takes the transaction, the administrator, and the parameters of the path.
+    """
+
+    def run(*given: str) -> None:
+        with homeserver.database.write() as tx:
+            change(tx, actor(), *given, **options)
+
+    return run
 
 
 def again(action: Action, subject: str, back: str) -> Callable[[MatrixError], Response]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from flask import Blueprint, Response, request
 
@@ -126,31 +126,13 @@ def _quarantine_mxc() -> None:
     quarantine.put_many(homeserver.database, layout.actor(), [(origin, media_id)])
 
 
-def _quarantine(tx: Tx, media_id: str) -> None:
-    if not quarantine.put(tx, layout.actor(), [(tx.server.name, media_id)]):
+def _quarantine(tx: Tx, actor: str, media_id: str) -> None:
+    if not quarantine.put(tx, actor, [(tx.server.name, media_id)]):
         raise errors.unknown("The file is protected: end that first")
 
 
-def _lift(tx: Tx, media_id: str) -> None:
-    quarantine.lift(tx, layout.actor(), tx.server.name, media_id)
-
-
-def _protect(tx: Tx, media_id: str) -> None:
-    store.protect(tx, layout.actor(), media_id, is_protected=True)
-
-
-def _unprotect(tx: Tx, media_id: str) -> None:
-    store.protect(tx, layout.actor(), media_id, is_protected=False)
-
-
-def _changing(change: Any) -> Any:
-    """Return what makes a change in one transaction."""
-
-    def run(media_id: str) -> None:
-        with homeserver.database.write() as tx:
-            change(tx, media_id)
-
-    return run
+def _lift(tx: Tx, actor: str, media_id: str) -> None:
+    quarantine.lift(tx, actor, tx.server.name, media_id)
 
 
 def _delete(media_id: str) -> None:
@@ -170,27 +152,27 @@ ACTIONS: Final[dict[str, Action]] = {
         "The file is quarantined.",
         "Nobody can download the file, or others of this server with the same content, until you"
         " lift the quarantine.",
-        _changing(_quarantine),
+        layout.in_one_write(_quarantine),
     ),
     "lift": Action(
         "Lift the quarantine",
         "The file can be downloaded again.",
         "Users can download the file again.",
-        _changing(_lift),
+        layout.in_one_write(_lift),
         is_asking=False,
     ),
     "protect": Action(
         "Protect",
         "The file is protected.",
         "The file is spared when files are quarantined.",
-        _changing(_protect),
+        layout.in_one_write(store.protect, is_protected=True),
         is_asking=False,
     ),
     "unprotect": Action(
         "End the protection",
         "The file is not protected any more.",
         "The file can be quarantined again.",
-        _changing(_unprotect),
+        layout.in_one_write(store.protect, is_protected=False),
         is_asking=False,
     ),
     "delete": Action(

@@ -82,14 +82,18 @@ def _text() -> str:
     return text
 
 
+def send_to(user_id: str) -> None:
+    """Send the text of the form to a user."""
+    notice = server_notices.text_notice(_text())
+    with homeserver.database.write() as tx:
+        server_notices.send(tx, layout.actor(), user_id, notice)
+
+
 def _send() -> None:
     name = layout.text_of("user")
     if not name:
         raise errors.invalid_param("Enter the name of a user")
-    user_id = name if name.startswith("@") else f"@{name}:{homeserver.server.name}"
-    notice = server_notices.text_notice(_text())
-    with homeserver.database.write() as tx:
-        server_notices.send(tx, layout.actor(), user_id, notice)
+    send_to(name if name.startswith("@") else f"@{name}:{homeserver.server.name}")
 
 
 def _send_to_all() -> None:

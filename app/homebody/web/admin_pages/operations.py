@@ -143,11 +143,6 @@ def _offered() -> list[str]:
     return ["resume" if homeserver.upkeep.is_paused else "pause", "vacuum"]
 
 
-def _cancel(task_id: str) -> None:
-    with homeserver.database.write() as tx:
-        tasks.cancel(tx, layout.actor(), task_id)
-
-
 def _pause() -> None:
     upkeep.set_paused(homeserver.database, layout.actor(), is_paused=True)
 
@@ -165,7 +160,7 @@ _CANCEL: Final = Action(
     "Cancel",
     "The task is cancelled.",
     "The task ends within a second. What it has done so far stays done.",
-    _cancel,
+    layout.in_one_write(tasks.cancel),
 )
 UPKEEP: Final[dict[str, Action]] = {
     "pause": Action(

@@ -23,16 +23,6 @@ from homebody.web.admin_pages.layout import Action, Field
 DAY_MS: Final = 86_400_000
 
 
-def _block(room_id: str) -> None:
-    with homeserver.database.write() as tx:
-        blocked.block(tx, layout.actor(), room_id)
-
-
-def _unblock(room_id: str) -> None:
-    with homeserver.database.write() as tx:
-        blocked.unblock(tx, layout.actor(), room_id)
-
-
 def _make_admin(room_id: str) -> None:
     user_id = layout.text_of("user_id") or layout.actor()
     if not homeserver.server.is_local(user_id):
@@ -64,11 +54,6 @@ def _purge_history(room_id: str) -> None:
         )
 
 
-def _trim_extremities(room_id: str) -> None:
-    with homeserver.database.write() as tx:
-        extremities.remove_all_but_one(tx, layout.actor(), room_id)
-
-
 def _delete(room_id: str) -> None:
     creator = layout.text_of("new_room_by") or None
     wanted = Deletion(
@@ -81,10 +66,11 @@ def _delete(room_id: str) -> None:
         new_room_name=layout.text_of("new_room_name") or None,
         message=layout.text_of("message") or None,
     )
-    with homeserver.database.write() as tx:
+    with homeserver.database.read() as tx:
         if creator is not None:
             ordered_joins.check_user(tx, creator)
         listing.details(tx, room_id)
+    with homeserver.database.write() as tx:
         deletion.order(tx, wanted)
 
 
@@ -94,13 +80,13 @@ ACTIONS: Final[dict[str, Action]] = {
         "The room is blocked.",
         "Nobody of this server can join the room, or be invited to it, until you unblock it. Users"
         " who are in it stay there.",
-        _block,
+        layout.in_one_write(blocked.block),
     ),
     "unblock": Action(
         "Unblock",
         "The room is not blocked any more.",
         "Users of this server can join the room again.",
-        _unblock,
+        layout.in_one_write(blocked.unblock),
         is_asking=False,
     ),
     "make-admin": Action(
@@ -146,7 +132,7 @@ ACTIONS: Final[dict[str, Action]] = {
         "The room has one forward extremity.",
         "All ends of the room's graph are removed but the newest. Where servers were apart for"
         " long, a room may have many, which makes each event expensive.",
-        _trim_extremities,
+        layout.in_one_write(extremities.remove_all_but_one),
     ),
     "delete": Action(
         "Delete",

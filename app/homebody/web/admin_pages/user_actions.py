@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from flask import Response, request
 
@@ -12,11 +13,11 @@ from homebody.context import homeserver
 from homebody.core.accounts import moderation, overrides
 from homebody.core.administration import user_changes, user_devices, users
 from homebody.core.media import deletion, limits, listing, quarantine
-from homebody.core.rooms import server_notices, user_redaction
+from homebody.core.rooms import user_redaction
 from homebody.core.rooms.user_redaction import Redaction
 from homebody.core.sessions import deactivation, invitations
-from homebody.storage.database import Reader
-from homebody.web.admin_pages import PREFIX, layout
+from homebody.storage.database import Reader, Tx
+from homebody.web.admin_pages import PREFIX, layout, notices
 from homebody.web.admin_pages.invitations import show_link
 from homebody.web.admin_pages.layout import Action, Field
 from homebody.web.browser_sessions import see_other
@@ -27,24 +28,18 @@ SIZE: Final = values.size(0)
 MOST: Final = 1_000_000
 
 
-def _changing(change: Any, **options: bool) -> Any:
-    """Return what makes a change that one transaction makes."""
+def _changing(change: Callable[..., None], **options: bool) -> Callable[..., None]:
+    """Return what an action runs that changes an account in one transaction."""
 
-    def run(user_id: str) -> None:
-        with homeserver.database.write() as tx:
-            change(tx, layout.actor(), users.find(tx, user_id), **options)
+    def run(tx: Tx, actor: str, user_id: str) -> None:
+        change(tx, actor, users.find(tx, user_id), **options)
 
-    return run
+    return layout.in_one_write(run)
 
 
 def _deactivate(user_id: str) -> None:
     erase = layout.is_checked("erase")
     user_changes.deactivate(homeserver.database, layout.actor(), user_id, erase=erase)
-
-
-def _reactivate(user_id: str) -> None:
-    with homeserver.database.write() as tx:
-        deactivation.reactivate(tx, layout.actor(), user_id)
 
 
 def _reset_link(user_id: str) -> Response:
@@ -133,14 +128,6 @@ def _set_expiry(user_id: str) -> None:
         moderation.set_expiry(tx, layout.actor(), users.find(tx, user_id), expires_ts)
 
 
-def _notice(user_id: str) -> None:
-    text = layout.text_of("text")
-    if not text:
-        raise errors.invalid_param("Enter what the user is to read")
-    with homeserver.database.write() as tx:
-        server_notices.send(tx, layout.actor(), user_id, server_notices.text_notice(text))
-
-
 def _redact(user_id: str) -> Response:
     wanted = Redaction(layout.actor(), user_id, reason=layout.text_of("reason") or None)
     user_redaction.order(homeserver.database, wanted)
@@ -158,11 +145,6 @@ def _delete_files(user_id: str) -> None:
     with homeserver.database.read() as tx:
         ids = listing.ids_of_user(tx, user_id)
     deletion.delete_files(homeserver.database, ids, layout.actor())
-
-
-def _replace_keys(user_id: str) -> None:
-    with homeserver.database.write() as tx:
-        user_changes.allow_key_replacement(tx, layout.actor(), user_id)
 
 
 LOG_OUT: Final = Action(
@@ -297,7 +279,7 @@ ACTIONS: Final[dict[str, Action]] = {
         "Send a notice",
         "The notice is sent.",
         "The user finds it in a room of its own, and can't answer.",
-        _notice,
+        notices.send_to,
         fields=(Field("text", "Text", "lines", is_required=True),),
     ),
     "redact": Action(
@@ -329,7 +311,7 @@ ACTIONS: Final[dict[str, Action]] = {
         "The user can replace the keys within the next ten minutes.",
         "For a user who has lost all devices: lets the user replace the cross-signing keys once,"
         " within ten minutes. Other users are warned that the identity has changed.",
-        _replace_keys,
+        layout.in_one_write(user_changes.allow_key_replacement),
     ),
     "deactivate": Action(
         "Deactivate",
@@ -345,7 +327,7 @@ ACTIONS: Final[dict[str, Action]] = {
         "Activate again",
         "The account is active again. It needs a new password.",
         "The user can use the name again, with a new password. What was deleted stays deleted.",
-        _reactivate,
+        layout.in_one_write(deactivation.reactivate),
     ),
 }
 """By their names in the path."""
