@@ -46,6 +46,12 @@ def test_a_notice_is_sent_to_one_user(
     assert last_action(app) == ("@owner:localhost", "notice.send", alice.user_id)
 
 
+def test_the_lines_of_a_notice_end_as_those_of_clients(browser: FlaskClient, alice: Person) -> None:
+    send(browser, NOTICES, user="alice", text="Hello\r\nAlice")  # as browsers send it
+
+    assert texts(alice) == ["Hello\nAlice"]
+
+
 def test_a_notice_may_be_long_in_any_script(browser: FlaskClient, alice: Person) -> None:
     text = "ж" * 20_000
 

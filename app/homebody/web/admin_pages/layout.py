@@ -192,8 +192,8 @@ def is_checked(name: str) -> bool:
 
 
 def text_of(name: str) -> str:
-    """Return what was entered in a field, without spaces around it."""
-    return request.form.get(name, "").strip()
+    """Return what was entered in a field, without spaces around it, and with plain line ends."""
+    return request.form.get(name, "").strip().replace("\r\n", "\n")
 
 
 def number_of(name: str, label: str, least: int, most: int) -> int:
