@@ -6,13 +6,14 @@ the protocol rules are in `spec/`.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from homebody import admin_api, client_server, server_server, web
 from homebody.background import appservices as bridges
-from homebody.background import delivery, departures, mail, push, upkeep
+from homebody.background import departures, mail, push, upkeep
 from homebody.background.backups import Backups
 from homebody.background.delayed_events import DelayedEvents
+from homebody.background.delivery import Delivery
 from homebody.background.federation.sender import Sender
 from homebody.background.tasks import KIND as TASK
 from homebody.background.tasks import Run, Tasks
@@ -60,9 +61,9 @@ from homebody.runtime.locks import Locks
 from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
 from homebody.runtime.traces import Traces
-from homebody.storage import database as db
 from homebody.storage import scratch
 from homebody.storage.caches import Caches
+from homebody.storage.database import Database, Server
 from homebody.web import admin_pages, blueprints, oauth, sign_on_pages
 
 ACTIONS: Final[dict[str, Run]] = {
@@ -81,32 +82,18 @@ def create_app(config: Config) -> web.Application:
 
     Raises ConfigError when the folder, the database or another file can't be used.
     """
-    key, services = server_key.load_or_create(config), registrations.load(config)
     wakeups, metrics, outside = Wakeups(), Metrics(), Client(config)
-    server = db.Server(config.server_name, key, config, services, metrics)
-    federation = FederationClient(config, config.server_name, key)
-    database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
-    database.writer.committed, database.admit = metrics.note_commit, authentication.admit
+    database = _database(config, wakeups, metrics)
+    server = database.server
     files.sweep(config.data_dir)
     scratch.clear(config.data_dir)
-    kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
-    kinds[outside_rooms.DEPARTURE] = departures.kind(federation)
-    keys, locks = ServerKeys(database, federation), Locks()
-    sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
-    limits = RateLimits(config)
-    tasks, media_used = Tasks(database, ACTIONS), LastUsed(database)
-    connections = Connections()
-    transactions, resolver = Transactions(), Resolver(database, locks)
-    inbound = Inbound(database, keys, locks, federation, resolver)
-    missing = MissingEvents(database, keys, federation, locks, transactions, resolver)
-    inbound.queues.fill_gap = missing.fetch
-    backfill = Backfill(database, keys, federation)
-    gap_filler = GapFiller(database, backfill)
-    inbound.gap_opened = gap_filler.begin
-    partial_joins = PartialJoins(database, federation, keys, locks, inbound)
+    federation = FederationClient(config, config.server_name, server.signing_key)
+    sender, tasks = Sender(database, federation, metrics), Tasks(database, ACTIONS)
+    keys, locks, limits = ServerKeys(database, federation), Locks(), RateLimits(config)
+    inbound = _Inbound.connected(database, federation, keys, locks)
+    resync = DeviceResync(database, federation)
     ephemeral = lifetimes.start(database, wakeups.wake)
-    invites = Invites(database, keys)
-    inbound.receive_elsewhere = invites.receive_end
+    media_used, connections = LastUsed(database), Connections()
     app = web.Application(__name__, static_folder=None, template_folder="web/templates")
     app.homeserver = Homeserver(
         server=server,
@@ -115,9 +102,7 @@ def create_app(config: Config) -> web.Application:
         federation=federation,
         metrics=metrics,
         sender=sender,  # the worker starts it, and delivery
-        delivery=delivery.Delivery(
-            database, kinds, {outgoing.KIND: sender.note_rows, TASK: tasks.notify}
-        ),
+        delivery=_delivery(database, federation, outside, sender, tasks),
         tasks=tasks,
         upkeep=Upkeep(upkeep.jobs(database, media_used, connections), config.data_dir),
         delayed_events=DelayedEvents(database, federation, limits),
@@ -141,23 +126,73 @@ def create_app(config: Config) -> web.Application:
         device_resync=resync,
         edus=Edus(database, ephemeral, resync),
         server_keys=keys,
-        transactions=transactions,
-        inbound=inbound,
-        invites=invites,
-        joins=Joins(database, federation, keys, locks, inbound, partial_joins, gap_filler),
-        partial_joins=partial_joins,
-        backfill=backfill,
-        gap_filler=gap_filler,
+        transactions=inbound.transactions,
+        inbound=inbound.events,
+        invites=inbound.invites,
+        joins=inbound.joins,
+        partial_joins=inbound.partial_joins,
+        backfill=inbound.backfill,
+        gap_filler=inbound.gap_filler,
         locks=locks,
         checkups=Checkups(config.data_dir),
         traces=Traces(config.data_dir),
     )
     web.register(app, server)
-    blueprints.register(app, client_server)
-    blueprints.register(app, admin_api)
-    blueprints.register(app, admin_pages)
-    blueprints.register(app, oauth)
-    blueprints.register(app, sign_on_pages)
+    for package in (client_server, admin_api, admin_pages, oauth, sign_on_pages):
+        blueprints.register(app, package)
     if config.federation:
         blueprints.register(app, server_server)
     return app
+
+
+def _database(config: Config, wakeups: Wakeups, metrics: Metrics) -> Database:
+    key, services = server_key.load_or_create(config), registrations.load(config)
+    server = Server(config.server_name, key, config, services, metrics)
+    database = Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
+    database.writer.committed, database.admit = metrics.note_commit, authentication.admit
+    return database
+
+
+def _delivery(
+    database: Database,
+    federation: FederationClient,
+    outside: Client,
+    sender: Sender,
+    tasks: Tasks,
+) -> Delivery:
+    kinds = {
+        "push": push.kind(outside),
+        "mail": mail.KIND,
+        "appservice": bridges.KIND,
+        outside_rooms.DEPARTURE: departures.kind(federation),
+    }
+    return Delivery(database, kinds, {outgoing.KIND: sender.note_rows, TASK: tasks.notify})
+
+
+class _Inbound(NamedTuple):
+    """What takes in the events of other servers; these parts call each other."""
+
+    transactions: Transactions
+    events: Inbound
+    invites: Invites
+    backfill: Backfill
+    gap_filler: GapFiller
+    partial_joins: PartialJoins
+    joins: Joins
+
+    @classmethod
+    def connected(
+        cls, database: Database, federation: FederationClient, keys: ServerKeys, locks: Locks
+    ) -> _Inbound:
+        """Return the parts, each with those that it calls."""
+        transactions, resolver = Transactions(), Resolver(database, locks)
+        events = Inbound(database, keys, locks, federation, resolver)
+        missing = MissingEvents(database, keys, federation, locks, transactions, resolver)
+        backfill, invites = Backfill(database, keys, federation), Invites(database, keys)
+        gap_filler = GapFiller(database, backfill)
+        events.queues.fill_gap = missing.fetch
+        events.gap_opened = gap_filler.begin
+        events.receive_elsewhere = invites.receive_end
+        partial_joins = PartialJoins(database, federation, keys, locks, events)
+        joins = Joins(database, federation, keys, locks, events, partial_joins, gap_filler)
+        return cls(transactions, events, invites, backfill, gap_filler, partial_joins, joins)
