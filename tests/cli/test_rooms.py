@@ -11,9 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from homebody.cli import main
 from homebody.core import audit
 from homebody.core.rooms import purge
 from homebody.web import Application
@@ -41,19 +40,6 @@ def bob(alice: Person, login: Login) -> Person:
     return login("bob")
 
 
-@pytest.fixture
-def run(app: Application, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`run("rooms", "list")`: what `homebody rooms list` has done."""
-    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.homeserver.database.server.config.data_dir))
-
-    def start(*words: str, **options: Any) -> Result:
-        result = CliRunner().invoke(main, words, **options)
-        app.homeserver.database.notice_other_writers()
-        return result
-
-    return start
-
-
 def said(result: Result) -> Any:
     """Return the JSON that a command has printed."""
     assert result.exit_code == 0, result.output
@@ -66,12 +52,12 @@ def audited(app: Application) -> list[tuple[str, str, str]]:
         return [(it["actor"], it["action"], it["subject"]) for it in audit.latest(tx, 20)]
 
 
-def test_a_room_is_shown_by_its_alias(run: Run, alice: Person, bob: Person, room: MakeRoom) -> None:
+def test_a_room_is_shown_by_its_alias(command: Run, alice: Person, bob: Person, room: MakeRoom) -> None:
     room_id = room(alice, bob, name="Tea", room_alias_name="tea")
-    run("rooms", "block", room_id)
+    command("rooms", "block", room_id)
 
-    shown = said(run("rooms", "show", "#tea:localhost", "--json"))
-    text = run("rooms", "show", room_id).stdout
+    shown = said(command("rooms", "show", "#tea:localhost", "--json"))
+    text = command("rooms", "show", room_id).stdout
 
     assert (shown["room_id"], shown["name"]) == (room_id, "Tea")
     assert shown["members"] == [alice.user_id, bob.user_id]
@@ -79,21 +65,21 @@ def test_a_room_is_shown_by_its_alias(run: Run, alice: Person, bob: Person, room
     assert len(shown["forward_extremities"]) == 1
     assert f"members: {alice.user_id} {bob.user_id}" in text
     assert "forward_extremities: 1" in text
-    missing = run("rooms", "show", "!no:localhost", "--json")
+    missing = command("rooms", "show", "!no:localhost", "--json")
     assert (missing.exit_code, json.loads(missing.stderr)["errcode"]) == (1, "M_NOT_FOUND")
 
 
 def test_rooms_are_blocked_and_unblocked(
-    app: Application, run: Run, alice: Person, bob: Person, room: MakeRoom
+    app: Application, command: Run, alice: Person, bob: Person, room: MakeRoom
 ) -> None:
     room_id = room(alice)
 
-    assert said(run("rooms", "block", room_id, "--json")) == {"room_id": room_id, "block": True}
+    assert said(command("rooms", "block", room_id, "--json")) == {"room_id": room_id, "block": True}
     assert refusal(act(bob, room_id, "join")) == (403, "M_FORBIDDEN")
-    (blocked,) = said(run("rooms", "blocked", "--json"))
+    (blocked,) = said(command("rooms", "blocked", "--json"))
     assert (blocked["room_id"], blocked["user_id"]) == (room_id, audit.COMMAND_LINE)
-    assert room_id in run("rooms", "blocked").stdout
-    assert run("rooms", "unblock", room_id).stdout == f"Unblocked {room_id}\n"
+    assert room_id in command("rooms", "blocked").stdout
+    assert command("rooms", "unblock", room_id).stdout == f"Unblocked {room_id}\n"
     assert act(bob, room_id, "join").status_code == 200
     assert audited(app)[:2] == [
         (audit.COMMAND_LINE, "room.unblock", room_id),
@@ -102,52 +88,52 @@ def test_rooms_are_blocked_and_unblocked(
 
 
 def test_a_room_is_deleted_and_its_users_are_moved(
-    app: Application, run: Run, alice: Person, bob: Person, room: MakeRoom
+    app: Application, command: Run, alice: Person, bob: Person, room: MakeRoom
 ) -> None:
     room_id = room(alice, bob, room_alias_name="tea")
     words = ("rooms", "delete", "#tea:localhost", "--new-room-by", "bob", "--message", "why")
     with unchanged(app):
-        assert run(*words, input="n\n").exit_code == 1
+        assert command(*words, input="n\n").exit_code == 1
 
-    done = said(run(*words, "--block", "--new-room-name", "Gone", "--yes", "--json"))
+    done = said(command(*words, "--block", "--new-room-name", "Gone", "--yes", "--json"))
 
     assert done["room_id"] == room_id
     assert done["kicked_users"] == [alice.user_id, bob.user_id]
     assert state_of(alice, done["new_room_id"])["m.room.name", ""] == {"name": "Gone"}
-    assert run("rooms", "show", room_id).exit_code == 1
+    assert command("rooms", "show", room_id).exit_code == 1
     assert "room.delete" in [action for _, action, _ in audited(app)]
 
 
-def test_an_unknown_room_is_only_blocked(app: Application, run: Run, alice: Person) -> None:
+def test_an_unknown_room_is_only_blocked(app: Application, command: Run, alice: Person) -> None:
     with unchanged(app):
-        done = run("rooms", "delete", "!typo:localhost", "--yes", "--json")
+        done = command("rooms", "delete", "!typo:localhost", "--yes", "--json")
     assert (done.exit_code, json.loads(done.stderr)["errcode"]) == (1, "M_NOT_FOUND")
 
-    run("rooms", "delete", "!bad:elsewhere.example", "--block", "--yes")
+    command("rooms", "delete", "!bad:elsewhere.example", "--block", "--yes")
 
-    assert said(run("rooms", "blocked", "--json"))[0]["room_id"] == "!bad:elsewhere.example"
+    assert said(command("rooms", "blocked", "--json"))[0]["room_id"] == "!bad:elsewhere.example"
 
 
 def test_users_can_be_made_to_leave_without_a_purge(
-    run: Run, alice: Person, room: MakeRoom
+    command: Run, alice: Person, room: MakeRoom
 ) -> None:
     room_id = room(alice)
 
-    result = run("rooms", "delete", room_id, "--keep-events", "--yes")
+    result = command("rooms", "delete", room_id, "--keep-events", "--yes")
 
     assert result.stdout == f"Deleted {room_id}: 1 users have left\n"
-    assert said(run("rooms", "show", room_id, "--json"))["joined_members"] == 0
+    assert said(command("rooms", "show", room_id, "--json"))["joined_members"] == 0
 
 
 def test_a_user_becomes_administrator_of_a_room_and_another_is_joined(
-    app: Application, run: Run, alice: Person, bob: Person, login: Login
+    app: Application, command: Run, alice: Person, bob: Person, login: Login
 ) -> None:
     carol = login("carol")
     room_id = alice.create_room(preset="private_chat", room_version="10")
 
-    assert run("rooms", "make-admin", room_id, "bob").exit_code == 0
-    joined = run("rooms", "join", room_id, "carol")
-    nobody = run("rooms", "join", room_id, "nobody")
+    assert command("rooms", "make-admin", room_id, "bob").exit_code == 0
+    joined = command("rooms", "join", room_id, "carol")
+    nobody = command("rooms", "join", room_id, "nobody")
 
     assert joined.stdout == f"{carol.user_id} has joined {room_id}\n"
     assert nobody.exit_code == 1
@@ -157,28 +143,28 @@ def test_a_user_becomes_administrator_of_a_room_and_another_is_joined(
     assert [action for _, action, _ in audited(app)][:2] == ["room.join", "room.make_admin"]
 
 
-def test_extremities_are_trimmed(run: Run, alice: Person, room: MakeRoom) -> None:
+def test_extremities_are_trimmed(command: Run, alice: Person, room: MakeRoom) -> None:
     room_id = room(alice)
 
-    done = said(run("rooms", "trim-extremities", room_id, "--json"))
+    done = said(command("rooms", "trim-extremities", room_id, "--json"))
 
     assert done == {"room_id": room_id, "deleted": 0}
 
 
 def test_the_history_of_a_room_is_purged(
-    app: Application, run: Run, alice: Person, room: MakeRoom
+    app: Application, command: Run, alice: Person, room: MakeRoom
 ) -> None:
     room_id = room(alice)
     sent = [alice.send(room_id, f"{number}") for number in range(4)]
     words = ("rooms", "purge-history", room_id, "--delete-local-events")
     with unchanged(app):
-        assert run(*words).exit_code == 2
-        both = run(*words, "--before-event", sent[2], "--older-than", "3 d", "--yes")
+        assert command(*words).exit_code == 2
+        both = command(*words, "--before-event", sent[2], "--older-than", "3 d", "--yes")
         assert both.exit_code == 2
-        assert run(*words, "--before-event", sent[2], input="n\n").exit_code == 1
-        assert run(*words, "--older-than", "1 d", "--yes").exit_code == 1  # nothing is that old
+        assert command(*words, "--before-event", sent[2], input="n\n").exit_code == 1
+        assert command(*words, "--older-than", "1 d", "--yes").exit_code == 1  # nothing is that old
 
-    done = said(run(*words, "--before-event", sent[2], "--yes", "--json"))
+    done = said(command(*words, "--before-event", sent[2], "--yes", "--json"))
 
     assert done == {"room_id": room_id, "events": 2}
     page = alice.get(f"rooms/{quote(room_id)}/messages?dir=b").get_json()
@@ -199,7 +185,7 @@ def test_a_purge_says_that_messages_of_own_users_are_only_hidden(
 
 
 def test_a_purge_that_is_interrupted_is_in_the_audit_log(
-    app: Application, run: Run, alice: Person, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+    app: Application, command: Run, alice: Person, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_given: object) -> int:
         raise KeyboardInterrupt
@@ -207,7 +193,7 @@ def test_a_purge_that_is_interrupted_is_in_the_audit_log(
     room_id = room(alice)
     monkeypatch.setattr(purge, "_remove_rest", stop)
 
-    done = run("rooms", "purge", room_id, "--force", "--yes")
+    done = command("rooms", "purge", room_id, "--force", "--yes")
 
     assert done.exit_code == 1
     assert audited(app)[0] == (audit.COMMAND_LINE, "room.purge", room_id)
@@ -246,18 +232,18 @@ def test_a_purge_shows_its_progress_on_a_terminal_only(
 
 
 def test_all_that_a_user_has_sent_is_redacted(
-    app: Application, run: Run, alice: Person, bob: Person, room: MakeRoom
+    app: Application, command: Run, alice: Person, bob: Person, room: MakeRoom
 ) -> None:
     rooms = [room(alice, bob), room(alice, bob)]
     sent = [bob.send(room_id) for room_id in rooms]
     act(bob, rooms[1], "leave")
     with unchanged(app):
-        assert run("user", "redact", "bob", input="n\n").exit_code == 1
-        assert run("user", "redact", "nobody", "--yes").exit_code == 1
+        assert command("user", "redact", "bob", input="n\n").exit_code == 1
+        assert command("user", "redact", "nobody", "--yes").exit_code == 1
 
-    first = said(run("user", "redact", "bob", "--reason", "spam", "--yes", "--json"))
-    text = run("user", "redact", bob.user_id, "--yes").stdout
-    second = said(run("user", "redact", "bob", "--by", "alice", "--yes", "--json"))
+    first = said(command("user", "redact", "bob", "--reason", "spam", "--yes", "--json"))
+    text = command("user", "redact", bob.user_id, "--yes").stdout
+    second = said(command("user", "redact", "bob", "--by", "alice", "--yes", "--json"))
 
     assert sent[1] in first["failed_redactions"]
     assert "could not be redacted: " in text
@@ -269,12 +255,12 @@ def test_all_that_a_user_has_sent_is_redacted(
 
 
 def test_only_the_rooms_that_are_named_are_redacted(
-    run: Run, alice: Person, bob: Person, room: MakeRoom
+    command: Run, alice: Person, bob: Person, room: MakeRoom
 ) -> None:
     rooms = [room(alice, bob), room(alice, bob, room_alias_name="tea")]
     sent = [bob.send(room_id) for room_id in rooms]
 
-    done = said(run("user", "redact", "bob", "--room", "#tea:localhost", "--yes", "--json"))
+    done = said(command("user", "redact", "bob", "--room", "#tea:localhost", "--yes", "--json"))
 
     assert done["rooms"] == 1
     event = alice.get(f"rooms/{quote(rooms[0])}/event/{quote(sent[0])}").get_json()

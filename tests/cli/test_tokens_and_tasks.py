@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from homebody.cli import main
 from homebody.core import audit, tasks
 from homebody.core.sessions import registration_tokens
 from homebody.web import Application
@@ -17,20 +15,13 @@ from homebody.web import Application
 Run = Callable[..., Result]
 
 
-@pytest.fixture
-def run(app: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    assert app
-    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(tmp_path))
-    return lambda *words: CliRunner().invoke(main, [*words])
+def test_the_limits_of_a_token_change(app: Application, command: Run) -> None:
+    command("token", "add", "--token", "family", "--uses", "1", "--lifetime", "7 d")
 
-
-def test_the_limits_of_a_token_change(app: Application, run: Run) -> None:
-    run("token", "add", "--token", "family", "--uses", "1", "--lifetime", "7 d")
-
-    more = json.loads(run("token", "set", "family", "--uses", "5", "--json").stdout)
-    shown = json.loads(run("token", "show", "family", "--json").stdout)
-    free = run("token", "set", "family", "--any-uses", "--no-end").stdout
-    short = json.loads(run("token", "set", "family", "--lifetime", "1 h", "--json").stdout)
+    more = json.loads(command("token", "set", "family", "--uses", "5", "--json").stdout)
+    shown = json.loads(command("token", "show", "family", "--json").stdout)
+    free = command("token", "set", "family", "--any-uses", "--no-end").stdout
+    short = json.loads(command("token", "set", "family", "--lifetime", "1 h", "--json").stdout)
 
     assert more == shown
     assert (shown["uses_allowed"], shown["uses"], shown["pending"]) == (5, 0, 0)
@@ -45,13 +36,15 @@ def test_the_limits_of_a_token_change(app: Application, run: Run) -> None:
     ]
 
 
-def test_tokens_are_listed_by_validity(run: Run) -> None:
-    run("token", "add", "--token", "good")
-    run("token", "add", "--token", "spent")
-    run("token", "set", "spent", "--uses", "0")
+def test_tokens_are_listed_by_validity(command: Run) -> None:
+    command("token", "add", "--token", "good")
+    command("token", "add", "--token", "spent")
+    command("token", "set", "spent", "--uses", "0")
 
     def listed(*options: str) -> list[str]:
-        return [it["token"] for it in json.loads(run("token", "list", "--json", *options).stdout)]
+        return [
+            it["token"] for it in json.loads(command("token", "list", "--json", *options).stdout)
+        ]
 
     assert listed() == ["good", "spent"]
     assert listed("--valid") == ["good"]
@@ -69,27 +62,27 @@ def test_tokens_are_listed_by_validity(run: Run) -> None:
     ],
 )
 def test_wrong_limits_change_nothing(
-    run: Run, words: tuple[str, ...], code: int, message: str
+    command: Run, words: tuple[str, ...], code: int, message: str
 ) -> None:
-    run("token", "add", "--token", "family")
-    before = run("token", "show", "family", "--json").stdout
+    command("token", "add", "--token", "family")
+    before = command("token", "show", "family", "--json").stdout
 
-    done = run("token", *words)
+    done = command("token", *words)
 
     assert (done.exit_code, message in done.stderr) == (code, True), done.stderr
-    assert run("token", "show", "family", "--json").stdout == before
+    assert command("token", "show", "family", "--json").stdout == before
 
 
-def test_tasks_are_listed_with_what_came_of_them(app: Application, run: Run) -> None:
+def test_tasks_are_listed_with_what_came_of_them(app: Application, command: Run) -> None:
     with app.homeserver.database.write() as tx:
         waiting = tasks.add(tx, "room.delete", {}, "!a:b")
         failed = tasks.add(tx, "user.redact", {})
         tasks.record(tx, failed, tasks.FAILED, error="it broke")
 
     def listed(*options: str) -> list[str]:
-        return [it["id"] for it in json.loads(run("tasks", "--json", *options).stdout)]
+        return [it["id"] for it in json.loads(command("tasks", "--json", *options).stdout)]
 
-    lines = run("tasks").stdout.splitlines()
+    lines = command("tasks").stdout.splitlines()
     assert sorted(line[21:] for line in lines) == [
         f"room.delete  !a:b  scheduled  {waiting}",
         f"user.redact  failed: it broke  {failed}",
@@ -97,32 +90,34 @@ def test_tasks_are_listed_with_what_came_of_them(app: Application, run: Run) -> 
     assert {*listed()} == {waiting, failed}
     assert listed("--status", "failed") == listed("--action", "user.redact") == [failed]
     assert listed("--subject", "!a:b") == [waiting]
-    assert run("tasks", "--status", "done").exit_code == 2
+    assert command("tasks", "--status", "done").exit_code == 2
 
 
-def test_a_task_is_cancelled(app: Application, run: Run) -> None:
+def test_a_task_is_cancelled(app: Application, command: Run) -> None:
     with app.homeserver.database.write() as tx:
         waiting, other = (tasks.add(tx, "room.delete", {}, f"!{name}:b") for name in "ac")
 
-    done = run("tasks", "cancel", waiting)
-    again = run("tasks", "cancel", waiting)
-    shown = json.loads(run("tasks", "cancel", other, "--json").stdout)
+    done = command("tasks", "cancel", waiting)
+    again = command("tasks", "cancel", waiting)
+    shown = json.loads(command("tasks", "cancel", other, "--json").stdout)
 
     assert (done.exit_code, done.stdout) == (0, "Cancelled: room.delete !a:b\n")
     assert again.exit_code == 1
     assert "The task has ended: it is cancelled" in again.stderr
     assert (shown["id"], shown["status"]) == (other, "cancelled")
-    assert len(json.loads(run("tasks", "--status", "cancelled", "--json").stdout)) == 2
-    assert run("tasks", "cancel", "unknown").exit_code == 1
+    assert len(json.loads(command("tasks", "--status", "cancelled", "--json").stdout)) == 2
+    assert command("tasks", "cancel", "unknown").exit_code == 1
     with app.homeserver.database.read() as tx:
         entries = audit.latest(tx, 10)
     assert [(it["actor"], it["action"]) for it in entries] == [("command line", "task.cancel")] * 2
 
 
-def test_a_token_that_expires_when_no_calendar_goes_is_listed(app: Application, run: Run) -> None:
+def test_a_token_that_expires_when_no_calendar_goes_is_listed(
+    app: Application, command: Run
+) -> None:
     with app.homeserver.database.write() as tx:
         registration_tokens.add(tx, "test", token="late", expires_ts=2**53 - 1)
 
-    listed = run("token", "list")
+    listed = command("token", "list")
 
     assert (listed.exit_code, "an impossible time" in listed.stdout) == (0, True)
