@@ -52,7 +52,9 @@ def audited(app: Application) -> list[tuple[str, str, str]]:
         return [(it["actor"], it["action"], it["subject"]) for it in audit.latest(tx, 20)]
 
 
-def test_a_room_is_shown_by_its_alias(command: Run, alice: Person, bob: Person, room: MakeRoom) -> None:
+def test_a_room_is_shown_by_its_alias(
+    command: Run, alice: Person, bob: Person, room: MakeRoom
+) -> None:
     room_id = room(alice, bob, name="Tea", room_alias_name="tea")
     command("rooms", "block", room_id)
 
@@ -173,12 +175,12 @@ def test_the_history_of_a_room_is_purged(
 
 
 def test_a_purge_says_that_messages_of_own_users_are_only_hidden(
-    run: Run, alice: Person, room: MakeRoom
+    command: Run, alice: Person, room: MakeRoom
 ) -> None:
     room_id = room(alice)
     sent = [alice.send(room_id, f"{number}") for number in range(3)]
 
-    done = run("rooms", "purge-history", room_id, "--before-event", sent[2], "--yes")
+    done = command("rooms", "purge-history", room_id, "--before-event", sent[2], "--yes")
 
     assert done.output.startswith("Deleted 0 of ")
     assert "(see --delete-local-events)" in done.output
@@ -252,6 +254,18 @@ def test_all_that_a_user_has_sent_is_redacted(
         event: Json = alice.get(f"rooms/{quote(room_id)}/event/{quote(event_id)}").get_json()
         assert event["content"] == {}
     assert (audit.COMMAND_LINE, "user.redact", bob.user_id) in audited(app)
+
+
+def test_what_a_deactivated_user_has_sent_is_redacted_by_another_one(
+    command: Run, alice: Person, bob: Person, room: MakeRoom
+) -> None:
+    room_id = room(alice, bob)
+    bob.send(room_id)
+    command("user", "deactivate", "bob", "--yes")
+
+    done = said(command("user", "redact", "bob", "--by", "alice", "--yes", "--json"))
+
+    assert (done["redacted"] > 0, done["failed_redactions"]) == (True, {})
 
 
 def test_only_the_rooms_that_are_named_are_redacted(

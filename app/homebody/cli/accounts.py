@@ -122,6 +122,11 @@ def find_account(tx: Reader, name: str) -> accounts.AccountInfo:
     return account
 
 
+def user_id_of(tx: Reader, name: str) -> str:
+    """Return a user ID as it is, also of another server, or that of a localpart. M_NOT_FOUND."""
+    return name if ":" in name else find_account(tx, name).user_id
+
+
 def find_active_account(tx: Reader, name: str) -> accounts.AccountInfo:
     """Return an account that is in use. Raises M_NOT_FOUND and M_USER_DEACTIVATED."""
     account = find_account(tx, name)

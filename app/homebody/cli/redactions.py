@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from homebody.cli import as_json, print_result, progress
-from homebody.cli.accounts import find_active_account, user
+from homebody.cli.accounts import find_active_account, user, user_id_of
 from homebody.cli.database import open_database
 from homebody.core import audit
 from homebody.core.rooms import aliases, user_redaction
@@ -13,7 +13,7 @@ from homebody.core.rooms.user_redaction import Redaction
 
 
 @user.command("redact")
-@click.argument("user_id", metavar="USER_ID")
+@click.argument("name", metavar="USER")
 @click.option("--room", "rooms", multiple=True, metavar="ROOM", help="Only in this room.")
 @click.option("--reason", help="Why, for the members of the rooms.")
 @click.option("--limit", type=click.IntRange(0), default=user_redaction.DEFAULT_LIMIT)
@@ -23,7 +23,7 @@ from homebody.core.rooms.user_redaction import Redaction
 @click.pass_context
 def redact_user(
     ctx: click.Context,
-    user_id: str,
+    name: str,
     *,
     rooms: tuple[str, ...],
     reason: str | None,
@@ -37,11 +37,9 @@ def redact_user(
     A user who is not in a room any more, or of another server, can't redact there: name another one
     who is, with the power to redact.
     """
-    if not user_id.startswith("@"):
-        with open_database(ctx) as database, database.read() as tx:
-            user_id = find_active_account(tx, user_id).user_id
     with open_database(ctx) as database:
         with database.read() as tx:
+            user_id = user_id_of(tx, name)
             room_ids = [aliases.resolve(tx, it) for it in rooms]
             room_ids = room_ids or user_redaction.rooms_of(tx, user_id)
             by_id = None if by is None else find_active_account(tx, by).user_id

@@ -6,7 +6,7 @@ import click
 import orjson
 
 from homebody.cli import DURATION, as_json, print_lines, print_list, print_result
-from homebody.cli.accounts import find_account, localpart, user
+from homebody.cli.accounts import find_account, localpart, user, user_id_of
 from homebody.cli.database import open_database
 from homebody.core import audit
 from homebody.core.accounts import experimental_features
@@ -37,7 +37,7 @@ def check_available(ctx: click.Context, name: str, *, is_json: bool) -> None:
 def show_activity(ctx: click.Context, name: str, since: int, *, is_json: bool) -> None:
     """Print how many rooms a user has joined, and how many invites were sent, since a time."""
     with open_database(ctx) as database, database.read() as tx:
-        user_id = name if ":" in name else find_account(tx, name).user_id
+        user_id = user_id_of(tx, name)
         from_ts = max(0, tx.now_ms - since)
         joined = activity.count_of_joined_rooms(tx, user_id, from_ts)
         invited = activity.count_of_sent_invites(tx, user_id, from_ts)
@@ -58,14 +58,13 @@ def show_account_data(
     with open_database(ctx) as database, database.read() as tx:
         found = account_data.everything(tx, find_account(tx, name).user_id)
     if event_type is not None:
-        only = {
+        found = {
             room: {event_type: it[event_type]} for room, it in found.items() if event_type in it
         }
-        found = only
     lines = [
-        f"{f'{room_id}  ' if room_id else ''}{name}  {orjson.dumps(content).decode()}"
+        f"{f'{room_id}  ' if room_id else ''}{kind}  {orjson.dumps(content).decode()}"
         for room_id, by_type in sorted(found.items())
-        for name, content in sorted(by_type.items())
+        for kind, content in sorted(by_type.items())
     ]
     result = {"global": found.pop("", {}), "rooms": found}
     print_lines(lines, result, is_json=is_json)

@@ -8,9 +8,9 @@ from typing import Final
 import click
 
 from homebody import cli, errors
-from homebody.cli import accounts as account_commands
 from homebody.cli import DURATION, as_json, fields_of, print_lines, print_result
-from homebody.cli.accounts import find_account, find_active_account, seen, user
+from homebody.cli import accounts as account_commands
+from homebody.cli.accounts import find_account, find_active_account, seen, user, user_id_of
 from homebody.cli.database import open_database
 from homebody.cli.export import export_user
 from homebody.cli.invitations import make_reset_link
@@ -72,8 +72,7 @@ def whois(ctx: click.Context, name: str, *, is_json: bool) -> None:
 def list_rooms(ctx: click.Context, name: str, *, is_json: bool) -> None:
     """Print the rooms of a user, who may be of another server, with the membership."""
     with open_database(ctx) as database, database.read() as tx:
-        user_id = name if ":" in name else find_account(tx, name).user_id
-        found = user_activity.memberships(tx, user_id)
+        found = user_activity.memberships(tx, user_id_of(tx, name))
     lines = [f"{room_id}  {membership}" for room_id, membership in found.items()]
     print_lines(lines, found, is_json=is_json)
 
