@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from werkzeug.test import TestResponse
 
 from homebody.core.accounts import accounts, external_ids
 from homebody.core.sessions import deactivation, registration_tokens
+from homebody.core.sign_on import attempts
 from homebody.web import Application
 from tests.conftest import PASSWORD, Login, MakeApp
+from tests.helpers import openid_provider
 from tests.helpers.openid_provider import Provider, visit
 from tests.helpers.pages import field, log_in
 from tests.web.test_pages import visible
@@ -183,6 +186,52 @@ def test_a_second_person_can_not_have_the_same_login(
     assert creating.status_code == 400
     assert linked(app, ALICE) == []
     assert who(second) is None
+
+
+def test_the_same_subject_at_another_provider_is_somebody_else(
+    make_app: MakeApp, provider: Provider
+) -> None:
+    with openid_provider.running() as other:
+        tables = [provider.settings()[1:-1], other.settings(id="other")[1:-1]]
+        app = make_app(oidc_providers=f"[{', '.join(tables)}]")
+        browser, attacker = app.test_client(), app.test_client()
+        send(browser, visit(browser, provider, sub="1"), "new", name="alice")
+
+        page = visit(attacker, other, "/_homebody/sign-on/start/other", sub="1")
+
+    assert "Your first login with The test" in visible(page)
+    assert who(attacker) is None
+    assert linked(app, ALICE) == [("test", "1")]
+
+
+def test_the_login_of_another_account_is_not_linked_to_ones_own(
+    browser: FlaskClient, provider: Provider, login: Login, app: Application
+) -> None:
+    login("bob")
+    log_in(browser, "bob")
+    page = visit(browser, provider, "/_homebody/sign-on/link/test")
+    other = app.test_client()
+    send(other, visit(other, provider), "new", name="alice")
+
+    answer = send(browser, page, "link", current=PASSWORD)
+
+    assert answer.status_code == 403
+    assert "linked to another account" in visible(answer)
+    assert linked(app, "@bob:localhost") == []
+
+
+def test_a_page_of_a_login_that_is_over_makes_no_account(
+    browser: FlaskClient, provider: Provider, app: Application, later: Callable[[int], None]
+) -> None:
+    page = visit(browser, provider)
+    later(attempts.LIFETIME_MS)
+
+    answer = send(browser, page, "new", name="alice")
+
+    assert answer.status_code == 403
+    assert "This login is over" in visible(answer)
+    with app.homeserver.database.read() as tx:
+        assert accounts.find(tx, ALICE) is None
 
 
 def test_users_of_a_closed_provider_can_link_but_not_register(
