@@ -49,14 +49,25 @@ class OidcProvider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise ValueError("scopes have to include openid")
         if self.client_secret is not None and self.client_secret_file is not None:
             raise ValueError("there is a client_secret and a client_secret_file")
-        for template in (self.localpart_template, self.display_name_template, self.email_template):
-            rest = _PLACEHOLDER.sub("", template or "")
+        for template in self.templates:
+            rest = _PLACEHOLDER.sub("", template)
             if "{" in rest or "}" in rest:
                 raise ValueError("a template consists of texts and claims such as {email}")
 
     def __repr__(self) -> str:
         """Return a text without the secret."""
         return f"OidcProvider({self.id!r})"
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The templates that are set."""
+        found = (self.localpart_template, self.display_name_template, self.email_template)
+        return tuple(it for it in found if it is not None)
+
+    @property
+    def claims(self) -> set[str]:
+        """The claims that its templates need."""
+        return {match[1] for it in self.templates for match in _PLACEHOLDER.finditer(it)}
 
 
 def filled(template: str | None, claims: dict[str, object]) -> str | None:
@@ -76,11 +87,6 @@ def filled(template: str | None, claims: dict[str, object]) -> str | None:
 
     text = _PLACEHOLDER.sub(value, template).strip()
     return text if text and all(found) else None
-
-
-def claims_of(template: str | None) -> Iterator[str]:
-    """Yield the claims that a template needs."""
-    yield from (match[1] for match in _PLACEHOLDER.finditer(template or ""))
 
 
 def secret_files(raw: object) -> Iterator[Path]:

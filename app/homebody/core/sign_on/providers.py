@@ -136,13 +136,7 @@ class Providers:
         claims = self._checked(provider, metadata, tokens.id_token, login.nonce)
         if login.is_again:
             _check_recent(claims)
-        templates = (
-            provider.localpart_template,
-            provider.display_name_template,
-            provider.email_template,
-        )
-        wanted = {name for it in templates for name in login_providers.claims_of(it)}
-        if wanted - claims.keys() and tokens.access_token is not None:
+        if provider.claims - claims.keys() and tokens.access_token is not None:
             more = openid_provider.user_info(self._client, metadata, tokens.access_token)
             # "the sub Claim in the UserInfo Response MUST be verified to exactly match"
             if more and more.get("sub") != claims["sub"]:
