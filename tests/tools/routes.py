@@ -17,14 +17,14 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 
 import homebody
-from homebody import client_server, server_server
+from homebody import admin_api, client_server, server_server, web
 from homebody.client_server import authentication
 from homebody.client_server.authentication import Access
 from homebody.web import Application
 from tests.tools import spec_index
 
 PACKAGE = Path(homebody.__file__).parent
-VIEWS = (client_server.__name__, server_server.__name__)
+VIEWS = tuple(it.__name__ for it in (admin_api, client_server, server_server, web))
 METHODS = ("GET", "PUT", "POST", "DELETE")
 CHANGES = "rc_writes"
 OF_SERVERS = "rc_federation"
