@@ -224,6 +224,20 @@ def test_a_logout_token_is_taken_once(browser: FlaskClient, provider: Provider) 
     assert who(browser) == "@1234:localhost"
 
 
+def test_only_logouts_that_are_not_accepted_count_as_those_of_strangers(
+    make_app: MakeApp, provider: Provider
+) -> None:
+    settings = provider.settings(backchannel_logout=True)
+    limits = {"rate_limits": "true", "rc_strangers.burst_count": "2"}
+    browser = make_app(oidc_providers=settings, **limits).test_client()
+
+    accepted = [end(browser, provider.logout_token(sub="1234")) for _ in range(4)]
+    others = [end(browser, "x") for _ in range(3)]
+
+    assert [it.status_code for it in accepted] == [200] * 4
+    assert [it.status_code for it in others] == [400, 400, 429]
+
+
 def test_an_id_token_is_not_a_logout(browser: FlaskClient, provider: Provider) -> None:
     visit(browser, provider)
 

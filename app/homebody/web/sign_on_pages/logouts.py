@@ -7,15 +7,18 @@ devices of a user that are logged out lose their encryption keys.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from flask import Blueprint, Response, request
 
+from homebody import errors
 from homebody.client_server import authentication
 from homebody.client_server.authentication import address_key, unauthenticated
+from homebody.config.login_providers import OidcProvider
 from homebody.context import homeserver
 from homebody.core.sign_on import logins
+from homebody.errors import MatrixError
 from homebody.outside import RemoteError
+from homebody.spec.events import Json
 
 LOG = logging.getLogger(__name__)
 
@@ -29,22 +32,35 @@ def log_out(provider_id: str) -> Response:
 
     Raises M_NOT_FOUND for an unknown provider, or one that may not do this.
     """
-    authentication.rate_limits().check("rc_strangers", address_key())
     provider = homeserver.login_providers.find(provider_id)
     request.max_content_length = 100_000  # before Flask reads the form
     token = request.form.get("logout_token", "")
     if not provider.backchannel_logout:
         return _respond(400, "invalid_request")
     try:
-        claims: dict[str, Any] = homeserver.login_providers.logout_claims(provider, token)
-    except RemoteError as problem:
-        LOG.warning("login provider %s: logout refused: %s", provider.id, problem)
+        claims = _accepted(provider, token)
+    except MatrixError as error:
+        if error.errcode != "M_FORBIDDEN":
+            raise
         return _respond(400, "invalid_request")
     ended = logins.log_out_at(
         homeserver.database, provider.id, claims.get("sub"), claims.get("sid")
     )
     LOG.info("login provider %s: %d sessions ended with a logout there", provider.id, ended)
     return _respond(200)
+
+
+def _accepted(provider: OidcProvider, token: str) -> Json:
+    """Return the claims of a logout token. Raises M_FORBIDDEN for one that is not accepted.
+
+    Only those count as requests of a stranger: a provider may log out a thousand users at once.
+    """
+    with authentication.rate_limits().check_failures("rc_strangers", address_key()):
+        try:
+            return homeserver.login_providers.logout_claims(provider, token)
+        except RemoteError as problem:
+            LOG.warning("login provider %s: logout refused: %s", provider.id, problem)
+            raise errors.forbidden("The logout token is not accepted") from problem
 
 
 def _respond(status: int, error: str | None = None) -> Response:
