@@ -15,6 +15,7 @@ from tests.clients.bridges import INSTALL_SECONDS, SECONDS, Chat, installed
 from tests.helpers import server
 from tests.helpers.live import Person
 from tests.helpers.programs import running
+from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS)
 
@@ -69,7 +70,10 @@ def bridged(python: Path, folder: Path) -> Iterator[tuple[server.RunningServer, 
         homeserver = server.start(folder, appservices=f'["{registration}"]')
         try:
             command = [*bridge, "-v", "-p", str(bridge_port), homeserver.url]
-            with running(command, bridge_port, folder / "bridge.log"):
+            log = folder / "bridge.log"
+            with running(command, bridge_port, log):
+                # it listens before it can accept an invite
+                wait_for(lambda: "bridge is now running" in log.read_text(), log.read_text)
                 yield homeserver, irc_port
         finally:
             homeserver.stop()
