@@ -135,6 +135,24 @@ def test_a_connection_that_starts_anew_hears_of_keys_that_changed_meanwhile(
     assert anew["e2ee"]["device_lists"]["changed"] == [alice.user_id]
 
 
+def test_a_connection_that_was_without_keys_for_a_while_hears_what_changed_meanwhile(
+    login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room(alice, bob)
+    both: Json = {"to_device": dict(ON), "e2ee": ON}
+    first = ask(bob, extensions=both)
+    both["to_device"]["since"] = first["extensions"]["to_device"]["next_batch"]
+    encryption.upload_device_keys(alice)
+    without = ask(bob, first["pos"])
+
+    found = ask(bob, without["pos"], extensions=both)
+    later = ask(bob, found["pos"], extensions=both)
+
+    assert found["extensions"]["e2ee"]["device_lists"]["changed"] == [alice.user_id]
+    assert later["extensions"]["e2ee"]["device_lists"]["changed"] == []
+
+
 def test_account_data_comes_in_full_and_then_what_changes(login: Login) -> None:
     alice = login("alice")
     room_id = alice.create_room()

@@ -80,6 +80,7 @@ def load(
         has_changes = bool(messages.events)
     if wanted.e2ee.enabled:
         body["e2ee"], have_changed = _keys(tx, requester, previous, inbox_token)
+        rooms_of["e2ee"] = frozenset()  # of no rooms; notes that the connection has it
         has_changes = has_changes or have_changed
     for name in ("account_data", "receipts", "typing"):
         one: Extension = getattr(wanted, name)
@@ -88,9 +89,7 @@ def load(
             rooms_of[name] = rooms.all
             body[name] = _of_rooms(tx, requester.user_id, name, rooms, previous, found, ephemeral)
             has_changes = has_changes or any(body[name].values())
-    shows_typing = previous.shows_typing
-    if wanted.typing.enabled:
-        shows_typing = not ephemeral.typed_in.isdisjoint(rooms_of["typing"])
+    is_quiet = ephemeral.typed_in.isdisjoint(rooms_of.get("typing", ()))
     for name, section in (
         (THREAD_SUBSCRIPTIONS, _threads(tx, requester.user_id, wanted, previous, rooms_of)),
         (PROFILES, _profiles(tx, requester.user_id, wanted, previous, found, rooms_of)),
@@ -99,6 +98,7 @@ def load(
         if section:
             body[name] = section
             has_changes = True
+    shows_typing = not is_quiet if wanted.typing.enabled else previous.shows_typing
     return ExtensionsResult(body, has_changes, rooms_of, shows_typing)
 
 
@@ -164,11 +164,14 @@ def _keys(
     """Return (the section, whether it has changes).
 
     A claim of keys is a change, as the client is to upload new ones; an upload of its own is not.
-    A new connection (after a restart or M_UNKNOWN_POS) has no position, but the client has kept
-    its keys and its to-device token, so changes since that token must be sent.
+    A connection may have no position, after M_UNKNOWN_POS, or have been without this extension for
+    a while. But the client has kept its keys and its to-device token, so changes since that token
+    must be sent.
     """
     lists = device_lists.NOTHING
     seen = previous.position or inbox_token
+    if "e2ee" not in previous.extension_rooms and inbox_token:
+        seen = min(seen, inbox_token)
     if 0 < seen < tx.position:
         lists = device_lists.since(tx, requester.user_id, seen)
     keys = one_time_keys.counts(tx, requester.user_id, requester.device_id)

@@ -96,10 +96,10 @@ def rooms(
     _mark_stale(sent, previous, selection.configs, changes)
     for room_id in gone - loaded.sent.keys():
         sent.pop(room_id, None)
-    state = dataclasses.replace(state, rooms=sent, lists=selection.counts)
+    touched = frozenset(loaded.entries)
     return RoomsResult(
         loaded.entries,
-        dataclasses.replace(state, touched=frozenset(loaded.entries)),
+        dataclasses.replace(state, rooms=sent, lists=selection.counts, touched=touched),
         changes,
         selection.windows,
         loaded.timelines,
