@@ -12,6 +12,7 @@ from sqlalchemy import update
 from homebody.core.federation import rooms
 from homebody.models.events import StoredEvent
 from homebody.runtime import event_loop
+from homebody.server_server import events
 from homebody.spec import event_auth, signing
 from homebody.spec.events import Event, Json
 from homebody.spec.room_versions import VERSIONS
@@ -285,6 +286,23 @@ def test_states_are_read_in_pieces_while_they_are_sent(
 
     assert in_pieces == whole
     assert len(pauses) >= sum(len(them) // 2 for it in whole for them in it.values()) - 2
+
+
+def test_the_state_of_a_large_room_counts_as_many_requests(
+    make_app: MakeApp, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MEMBERS_PER_REQUEST", 1)
+    limit = {"rc_federation.per_second": "0.001", "rc_federation.burst_count": "7"}
+    room_id = room(alice := login("alice"))
+    event_id = alice.send(room_id)
+    peer = SigningServer(make_app(federation="true", rate_limits="true", **limit)).introduce()
+    peer.member(room_id)
+    wanted = paths(room_id, event_id)
+
+    statuses = [peer.get(wanted[it]).status_code for it in ("event", "state", "state_ids", "event")]
+
+    assert statuses == [200, 200, 200, 429]
+    assert refusal(peer.get(wanted["state"])) == (429, "M_LIMIT_EXCEEDED")
 
 
 def test_events_that_are_purged_while_they_are_sent_are_left_out(app: Application) -> None:

@@ -249,7 +249,8 @@ class Config:
     # Synapse delays a server's requests from 10 per second on, and refuses them at 50 that wait. A
     # large server sends one transaction at a time, and fetches files and profiles meanwhile.
     rc_federation: RateLimit = RateLimit(200.0, 2000)
-    """Requests of another server. They wait up to 10 seconds before they are refused."""
+    """Requests of another server. They wait up to 10 seconds before they are refused. One for the
+    state of a room counts as one more for each 50 members."""
     rc_login: tables.LoginLimits = tables.LoginLimits()
     rc_joins: tables.JoinLimits = tables.JoinLimits()
     rc_invites: tables.InviteLimits = tables.InviteLimits()

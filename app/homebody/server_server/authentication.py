@@ -53,7 +53,7 @@ def limited_to(max_bytes: int, scale: int = 1) -> Callable[[Callable[P, R]], Cal
                 body = http.json_object(max_bytes=max_bytes, scale=scale)
             _check_signature(signed, body)
             g.origin, g.content = signed[0].origin, body
-            _wait_for_turn(g.origin)  # not before: anyone can claim to be that server
+            wait_for_turn()  # not before: anyone can claim to be that server
             homeserver.sender.heard_from(g.origin)
             return view(*args, **kwargs)
 
@@ -107,8 +107,8 @@ def _authorizations() -> list[Authorization]:
     return signed
 
 
-def _wait_for_turn(sender: str) -> None:
-    """Wait until the rate limit allows another request of this server.
+def wait_for_turn(cost: int = 1) -> None:
+    """Wait until the rate limit allows another request of this server, or so many.
 
     Other servers take 429 as a failure, and some don't come back for minutes; but they send one
     transaction at a time. Raises M_LIMIT_EXCEEDED where that would take longer than MAX_WAIT_S.
@@ -116,7 +116,7 @@ def _wait_for_turn(sender: str) -> None:
     began = time.monotonic()
     while True:
         try:
-            homeserver.rate_limits.check("rc_federation", sender)
+            homeserver.rate_limits.check("rc_federation", origin(), cost)
         except MatrixError as error:
             seconds = max(error.fields["retry_after_ms"] / 1000, MIN_WAIT_S)
             if time.monotonic() + seconds > began + MAX_WAIT_S:
@@ -124,7 +124,7 @@ def _wait_for_turn(sender: str) -> None:
             time.sleep(seconds)
         else:
             break
-    g.waited = time.monotonic() - began
+    g.waited = g.get("waited", 0.0) + time.monotonic() - began
 
 
 def _check_signature(signed: list[Authorization], body: Json | None) -> None:

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
+from typing import Final
 
 from flask import Blueprint, Response
 
 from homebody.client_server import http
 from homebody.context import homeserver
 from homebody.core import partial_rooms
+from homebody.core.events import state
 from homebody.core.federation import rooms
 from homebody.errors import MatrixError
-from homebody.server_server.authentication import from_server, origin
+from homebody.server_server.authentication import from_server, origin, wait_for_turn
 from homebody.spec.events import Json
 
 bp = Blueprint("server_events", __name__)
+
+MEMBERS_PER_REQUEST: Final = 50
+"""The state of a room counts as one more request for each so many members, by the rate limit."""
 
 
 @bp.get("/v1/event/<event_id>")
@@ -80,6 +85,8 @@ def _state_and_chain(room_id: str) -> tuple[Collection[int], Collection[int]]:
     event_id = http.query_required("event_id")
     with homeserver.database.read() as tx:
         rooms.event(tx, origin(), event_id, room_id)
+        members = state.joined(tx, room_id).total
+    wait_for_turn(members // MEMBERS_PER_REQUEST)
     with suppress(MatrixError):  # M_NOT_FOUND is what other servers understand
         partial_rooms.wait_until_full(homeserver.database, room_id)
     with homeserver.database.read() as tx:
