@@ -41,6 +41,8 @@ def test_text_that_looks_like_a_number_stays_text_where_text_is_meant() -> None:
         ("public_url", "https://[::1"),
         ("public_url", "https://exa mple.org"),
         ("identity_server", "vector.im"),
+        ("sso_trusted_clients", "app.element.io"),
+        ("sso_trusted_clients", "https://app.element.io, element://connect"),
         ("bind", "8008"),
         ("bind", "127.0.0.1"),
         ("bind", "[::1]"),

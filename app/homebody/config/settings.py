@@ -108,7 +108,7 @@ class Config:
     oidc_providers: login_providers.OidcProviders = ()
     """OpenID Connect providers at which users may log in, such as Keycloak or Google: a [[table]]
     for each, see docs/sign-on.md."""
-    sso_trusted_clients: values.Texts = ()
+    sso_trusted_clients: values.Urls = ()
     """Clients in a browser, such as https://app.element.io, that may finish a single sign-on
     without asking the user whether to continue to them."""
     allow_guests: bool = True

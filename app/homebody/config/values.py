@@ -315,6 +315,7 @@ Listeners = Annotated[
     ),
 ]
 Url = Annotated[str, Kind("a URL with https:// or http://, without a query", _url)]
+Urls = Annotated[Strings, _lists("URLs with https:// or http://, without a query", _url)]
 Page = Annotated[str, Kind("the URL of a page: https://…", _page)]
 Localpart = Annotated[str, Kind("a user name: a to z, 0 to 9 and . _ = - / +", _localpart)]
 Ed25519Key = Annotated[
