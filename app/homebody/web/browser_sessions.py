@@ -58,6 +58,8 @@ FORM: Final = "homebody_form"
 SIGN_ON: Final = "homebody_sign_on"
 """The names of the cookies; with https they have a prefix, see `_cookie`."""
 CSRF: Final = "csrf_token"
+MAX_NEXT: Final = 20_000
+"""Characters: the page of a client has its URL, escaped. It is kept during a login elsewhere."""
 MAX_FORM_BYTES: Final = 250_000
 """For a notice of 20,000 characters, of which each may take nine in a form."""
 STALE: Final = "The form is too old, or your browser does not accept cookies. Load the page again"
@@ -210,7 +212,8 @@ def next_page() -> str:
     """Return the page that the user wants after the login, if it is one of ours."""
     wanted = request.values.get("next", "")
     is_ours = wanted.startswith(PREFIX) and "\\" not in wanted and wanted.isprintable()
-    return wanted if is_ours and wanted.isascii() else f"{PREFIX}account/"
+    is_plain = wanted.isascii() and len(wanted) <= MAX_NEXT
+    return wanted if is_ours and is_plain else f"{PREFIX}account/"
 
 
 def forget(response: Response) -> Response:

@@ -403,7 +403,11 @@ def test_somebody_without_a_session_can_not_link(browser: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted", ["https://evil.test", "//evil.test", "/\\evil.test", "x", "/a\nb", "/é"]
+    "wanted",
+    [
+        *("https://evil.test", "//evil.test", "/\\evil.test", "x", "/a\nb", "/é"),
+        *("/_matrix/client/versions", f"/_homebody/{'x' * 20_000}"),
+    ],
 )
 def test_a_login_leads_to_no_other_site(
     browser: FlaskClient, provider: Provider, app: Application, wanted: str
