@@ -101,6 +101,19 @@ def test_an_earlier_event_that_is_scheduled_later_is_sent_at_its_time(
     assert bodies(alice, room_id) == ["first", "second"]
 
 
+def test_earlier_and_earlier_events_do_not_add_up_to_many_timers(
+    login: Login, room: Room, timer: DelayedEvents
+) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    timer.start()
+
+    for number in range(5):
+        schedule(alice, room_id, str(number), HOUR - 60_000 * number)
+
+    assert len(timer._timers) <= 1  # noqa: SLF001 - what it costs
+
+
 def test_restarts_do_not_add_up_to_many_timers(
     login: Login, room: Room, timer: DelayedEvents, statements: list[str]
 ) -> None:

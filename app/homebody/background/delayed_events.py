@@ -69,11 +69,9 @@ class DelayedEvents:
         """Look for events that are due at `due_ts` (ms); returns at once."""
         if self._is_started and (self._wake_ts is None or due_ts < self._wake_ts):
             self._wake_ts = due_ts
-            self._timers.call_at(due_ts, partial(self._wake, due_ts))
+            self._timers.call_only_at(due_ts, self._wake)
 
-    def _wake(self, due_ts: int) -> None:
-        if due_ts != self._wake_ts:
-            return  # an earlier event has come since
+    def _wake(self) -> None:
         self._wake_ts = None
         try:
             next_ts = self.send_due()

@@ -45,6 +45,12 @@ class Timers:
             elif self._calls[0] is entry:
                 self._changed.notify()
 
+    def call_only_at(self, due_ms: int, call: Callable[[], None]) -> None:
+        """Schedule a call in place of all others, so that they don't pile up."""
+        with self._changed:
+            self._calls.clear()
+        self.call_at(due_ms, call)
+
     def run_due(self) -> None:
         """Make the calls that are due now."""
         while (call := self._take_due()) is not None:
