@@ -14,6 +14,7 @@ from homebody.web import Application
 from tests.conftest import PASSWORD, Login
 from tests.helpers.openid_provider import Provider, visit
 from tests.helpers.pages import log_in, send
+from tests.web.sign_on_pages.test_accounts import ALICE, linked
 from tests.web.sign_on_pages.test_accounts import send as answer_page
 from tests.web.test_invitations import may_log_in
 from tests.web.test_pages import visible
@@ -78,7 +79,6 @@ def test_an_older_one_is_not(
 def test_one_of_another_user_or_in_another_browser_is_not(
     newcomer: FlaskClient, provider: Provider, app: Application
 ) -> None:
-    visit(newcomer, provider, "/_homebody/sign-on/start/test")
     other = log_in_again(newcomer, provider, sub="5678")
     elsewhere = app.test_client()
     visit(elsewhere, provider)
@@ -89,14 +89,33 @@ def test_one_of_another_user_or_in_another_browser_is_not(
     assert send(elsewhere, RESET).status_code == 200
 
 
-def test_the_provider_is_told_to_ask(newcomer: FlaskClient, provider: Provider) -> None:
+@pytest.mark.parametrize("auth_time", [int(time.time()) - 36_000, "now", float("nan"), []])
+def test_the_provider_is_told_to_ask_and_must_not_say_that_it_has_not(
+    newcomer: FlaskClient, provider: Provider, auth_time: Any
+) -> None:
     leaving = newcomer.get("/_homebody/sign-on/again/test").headers["Location"]
-    long_ago = int(time.time()) - 3600
-    old = newcomer.get(provider.log_in(leaving, auth_time=long_ago))
+
+    answer = newcomer.get(provider.log_in(leaving, auth_time=auth_time))
 
     assert "&max_age=0" in leaving
-    assert old.status_code == 502
+    assert answer.status_code == 502
     assert send(newcomer, RESET).status_code == 403
+
+
+def test_another_login_is_linked_only_after_it(
+    newcomer: FlaskClient, provider: Provider, app: Application
+) -> None:
+    page = visit(newcomer, provider, "/_homebody/sign-on/link/test", sub="5678")
+
+    without = answer_page(newcomer, page, "link")
+    before = linked(app, ALICE)
+    log_in_again(newcomer, provider)
+    after = answer_page(newcomer, page, "link")
+
+    assert (without.status_code, "Log in again first" in visible(without)) == (403, True)
+    assert before == [("test", "1234")]
+    assert after.status_code == 303
+    assert linked(app, ALICE) == [("test", "1234"), ("test", "5678")]
 
 
 def test_somebody_without_a_session_has_to_log_in_first(browser: FlaskClient) -> None:

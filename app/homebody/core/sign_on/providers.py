@@ -235,7 +235,8 @@ def _with_query(endpoint: str, query: dict[str, str]) -> str:
 def _check_recent(claims: Json) -> None:
     """Raise RemoteError if the provider says that the user has logged in there long ago."""
     auth_time = claims.get("auth_time")
-    if isinstance(auth_time, int | float) and time.time() - auth_time > RECENT_S:
+    is_recent = isinstance(auth_time, int | float) and time.time() - auth_time <= RECENT_S
+    if auth_time is not None and not is_recent:
         raise RemoteError("bad_response", "The provider has not asked the user to log in again")
 
 
