@@ -280,8 +280,9 @@ def purge_room_history(
     done = {"room_id": room_id, "events": events}
     text = f"Deleted {events} of {count} old events of {room_id}"
     if events < count:
-        text += ": what stays is hidden; it is state, or was sent by users of this server"
-        text += " (see --delete-local-events)" * (not delete_local_events)
+        text += ": what stays is hidden; it is state"
+        if not delete_local_events:
+            text += ", or was sent by users of this server (see --delete-local-events)"
     print_result(text, done, is_json=is_json)
 
 
