@@ -104,8 +104,7 @@ def rooms(
         selection.windows,
         loaded.timelines,
         request.room_subscriptions.keys(),
-        frozenset({room_id for room_id, it in sent.items() if it.membership == "join"})
-        & changes.order.joined,
+        frozenset(sent.keys() & changes.order.joined),
     )
 
 
@@ -164,7 +163,7 @@ def _select(
         windows[name] = set(_in_ranges(ids, one))
         add(windows[name], one.config)
     order, subscribed = state.order, request.room_subscriptions
-    left = room_order.left(tx, user_id, subscribed.keys() - order.rooms.keys())
+    left = room_order.left(tx, user_id, [it for it in subscribed if it not in order.rooms])
     for room_id, config in subscribed.items():
         if room_id in order.rooms or room_id in left:
             add({room_id}, config)
