@@ -66,6 +66,8 @@ def disk(
 def _clean(ctx: click.Context, *, is_json: bool) -> None:
     """Do what the server does from time to time by the settings media_retention and retention."""
     with open_database(ctx) as database:
+        with database.write() as tx:
+            audit.note(tx, audit.COMMAND_LINE, "server.clean")
         files = media_retention.sweep(database, time.time_ns() // 1_000_000)
         done = {
             "files": files.files,
@@ -74,8 +76,6 @@ def _clean(ctx: click.Context, *, is_json: bool) -> None:
             "events": message_retention.sweep(database),
             "rooms": abandoned_rooms.sweep(database),
         }
-        with database.write() as tx:
-            audit.note(tx, audit.COMMAND_LINE, "server.clean", None, **done)
     text = (
         f"Deleted {done['files']} files and {done['remote_files']} of other servers"
         f" ({human(done['freed_bytes'])}), {done['events']} events and {done['rooms']} rooms"

@@ -30,12 +30,12 @@ def export_user(ctx: click.Context, name: str, file: Path, *, force: bool, is_js
     with open_database(ctx) as database:
         with database.read() as tx:
             user_id = find_account(tx, name).user_id
+        with database.write() as tx:
+            audit.note(tx, audit.COMMAND_LINE, "user.export", user_id)
         with cli.progress_bar("Rooms") as progress:
             found = export.write(
                 database, user_id, file, lambda it: progress(it["rooms"], max(it["all_rooms"], 1))
             )
-        with database.write() as tx:
-            audit.note(tx, audit.COMMAND_LINE, "user.export", user_id)
     result = {"user_id": user_id, "file": str(file), **found, "bytes": file.stat().st_size}
     text = f"Wrote {found['events']} events and {found['files']} files of {user_id} to {file}"
     print_result(text, result, is_json=is_json)
