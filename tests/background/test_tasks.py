@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from homebody import errors
+from homebody.background import tasks as background
 from homebody.background.tasks import Report, Run, Tasks
 from homebody.core import tasks
 from homebody.core.tasks import Task
@@ -237,6 +240,33 @@ def test_a_task_that_fails_says_why_and_the_next_one_runs(
     assert ended(database, refused).error == "There is no such room"
     assert ended(database, bug).status == "failed"
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_a_read_of_a_failing_disk_ends_no_task_and_does_not_keep_others_from_starting(
+    database: Database, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = sqlite3.OperationalError("disk I/O error")
+    failing.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    problems, select_tasks = [failing], tasks.select_tasks
+
+    def fail_once(*given: Any, **options: Any) -> list[Task]:
+        if problems:
+            raise problems.pop()
+        return select_tasks(*given, **options)
+
+    def run(_db: Database, _task: Task, _report: Report) -> Json:
+        if not has_failed.is_set():
+            has_failed.set()
+            raise failing
+        return {"done": True}
+
+    has_failed = threading.Event()
+    monkeypatch.setattr(background, "_SECONDS_AFTER_AN_ERROR", 0.05)
+    monkeypatch.setattr(tasks, "select_tasks", fail_once)
+    start(work=run)
+
+    assert ended(database, add(database, "work")).result == {"done": True}
+    assert (problems, has_failed.is_set()) == ([], True)
 
 
 def test_a_task_goes_on_after_a_restart(database: Database, start: Start) -> None:

@@ -21,6 +21,7 @@ from homebody.core import tasks
 from homebody.core.tasks import CancelledError, Task
 from homebody.errors import MatrixError
 from homebody.spec.events import Json
+from homebody.storage import disk_errors
 from homebody.storage.database import Database
 
 LOG = logging.getLogger(__name__)
@@ -85,8 +86,8 @@ class Tasks:
                     greenlet = threading.Thread(target=self._run_to_end, args=(task,), daemon=True)
                     self._running[task.id] = (task, greenlet)
                     greenlet.start()
-            except (MatrixError, OSError) as problem:  # such as a damaged disk
-                LOG.warning("no tasks can be started: %s", problem)
+            except Exception:  # such as a disk that fails; else no task would start any more
+                LOG.exception("no tasks can be started")
                 self._stopping.wait(_SECONDS_AFTER_AN_ERROR)
                 self._new.set()
             self._new.wait()
@@ -131,6 +132,8 @@ class Tasks:
         except (StoppedError, CancelledError):
             raise
         except Exception as problem:
+            if (answer := disk_errors.answer_to(problem)) is not None:
+                raise answer from problem
             LOG.exception("task %s (%s) failed", task.id, task.action)
             self._record(task, tasks.FAILED, error=str(problem) or type(problem).__name__)
         else:
