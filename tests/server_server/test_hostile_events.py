@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from homebody.core import incoming
+from homebody.core.events import state
 from homebody.spec import signing
 from homebody.spec.events import Event
 from homebody.web import Application
@@ -320,6 +321,66 @@ def test_events_for_a_room_of_this_server_in_which_their_senders_are_not_are_ref
 
     assert results[event.event_id].get("error")
     assert shown(alice, private) == before
+
+
+@pytest.mark.parametrize("attack", ["12"], indirect=True)
+def test_a_server_that_is_not_in_the_room_does_not_fill_the_disk(
+    app: Application, b: Remote, remote: Remotes, attack: Attack
+) -> None:
+    c = remote("c.test")
+    c.rooms[attack.room.id] = attack.room
+    large: Json = {"sender": "@erin:c.test", "by": c}
+    lost = attack.room.message("x" * 50_000, **large)
+    state_too = attack.room.event("m.room.topic", {"topic": "x" * 50_000}, "", **large)
+    follows_known = attack.message("x" * 50_000, **large, prev_events=lost.prev_event_ids)
+    follows_lost = attack.message("x" * 50_000, **large)
+    b.fail("/_matrix/federation/v1/", 404)
+
+    results = c.send(follows_known, follows_lost)
+    settle(app)
+
+    assert "error" in results[follows_known.event_id]
+    assert c.received("/get_missing_events/")
+    assert not c.received("/state")
+    assert not c.received("/event_auth/")
+    with app.homeserver.database.read() as tx:
+        sent = [it.event_id for it in (lost, state_too, follows_known, follows_lost)]
+        assert state.find_many(tx, sent) == {}
+
+
+def test_a_server_that_has_joined_by_another_one_is_asked_for_its_join(
+    app: Application, b: Remote, remote: Remotes, alice: Person, room: Callable[..., str]
+) -> None:
+    c = remote("c.test")
+    there = b.join(room(alice), "carol")
+    c.rooms[there.id] = there
+    there.member("@erin:c.test", "join", by=c)
+    said = there.message("hello", sender="@erin:c.test", by=c)
+    b.fail("/_matrix/federation/v1/", 404)
+
+    c.send(said)
+    settle(app)
+
+    assert shown(alice, there.id)[1][-1] == said.event_id
+
+
+@pytest.mark.parametrize("attack", ["12"], indirect=True)
+def test_an_event_of_a_server_that_has_left_is_taken_in_if_it_is_older(
+    app: Application, remote: Remotes, alice: Person, attack: Attack
+) -> None:
+    c = remote("c.test")
+    of_c = c.join(attack.room.id, "dora")
+    late = of_c.message("late", add=False)
+    topic = of_c.event("m.room.topic", {"topic": "dora's"}, "", add=False)
+    c.leave(attack.room.id, "dora")
+
+    results = c.send(late, topic)
+
+    assert results[late.event_id] == {}
+    assert "error" in results[topic.event_id]
+    with app.homeserver.database.read() as tx:
+        assert state.find_any(tx, late.event_id) is not None
+        assert state.find_any(tx, topic.event_id) is None
 
 
 @pytest.mark.parametrize("attack", ["1"], indirect=True)

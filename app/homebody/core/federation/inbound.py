@@ -226,7 +226,7 @@ def _store_some(
     until = time.monotonic() + SECONDS_PER_WRITE
     while left and time.monotonic() < until:
         taken.append(it := left.popleft())
-        standing = _received(tx, it)
+        standing = _received(tx, it, origin)
         if standing is not None:
             standings[it.event.event_id] = standing
         else:
@@ -241,11 +241,14 @@ def _keep(tx: Tx, origin: str, room_id: str, received: Sequence[Received]) -> No
     incoming.keep(tx, origin, room_id, pdus_in)
 
 
-def _received(tx: Tx, it: Received) -> str | None:
-    """Store an event, and return its standing; None if it can't be stored yet."""
+def _received(tx: Tx, it: Received, origin: str | None) -> str | None:
+    """Store an event, unless it is useless, and return its standing; None if that can't be yet."""
     if not joined_rooms.is_resident(tx, it.event.room_id):  # a user is about to join
         return None
     try:
+        if origin is not None and receiving.is_useless(tx, origin, it.event):
+            tx.server.metrics.pdus_received[REJECTED] += 1
+            return REJECTED
         return receiving.receive(tx, *it)
     except MissingEventsError:
         return None

@@ -109,7 +109,9 @@ class MissingEvents:
         if still_lacking is None:
             return None
         with self._db.read() as tx:
-            servers = room_requests.servers_of(tx, event.room_id, [origin])
+            # one that is not there could have us store whatever it calls the state of the room
+            is_there = origin in state.joined(tx, event.room_id).servers
+            servers = room_requests.servers_of(tx, event.room_id, [origin] if is_there else [])
             ends = state.head(tx, event.room_id).forward_extremities[-MAX_EARLIEST:]
         requests = RoomRequests(
             self._client,
@@ -118,7 +120,9 @@ class MissingEvents:
             MAX_REQUESTS,
             time.monotonic() + MAX_SECONDS,
         )
-        job = _Job(self._db, self._keys, self._client, self._locks, self._resolver, requests, event)
+        job = _Job(
+            self._db, self._keys, self._client, self._locks, self._resolver, requests, origin, event
+        )
         with self._db.server.metrics.gaps.timed():
             if still_lacking.prev_events:
                 job.fetch_previous(ends)
@@ -150,6 +154,7 @@ class _Job:
         locks: Locks,
         resolver: Resolver,
         requests: RoomRequests,
+        origin: str,
         event: Event,
     ) -> None:
         self._db = db
@@ -158,6 +163,7 @@ class _Job:
         self._locks = locks
         self._resolver = resolver
         self._requests = requests
+        self._origin = origin
         self._event = event
         self._room_id = event.room_id
         self._version = event.version
@@ -170,7 +176,7 @@ class _Job:
         found: dict[str, Received] = {}
         rounds = MAX_ROUNDS
         latest = [self._event.event_id]
-        for server in list(self._requests.servers):
+        for server in dict.fromkeys([self._origin, *self._requests.servers]):
             while rounds and latest:
                 rounds -= 1
                 new, is_all = self._round(server, latest, ends, found)
@@ -249,7 +255,10 @@ class _Job:
                 lacking = left.popleft()
                 try:
                     before = self.supply(lacking.event, spare=1)
-                    self._resolver.receive(lacking, before)
+                    with self._db.read() as tx:
+                        is_useless = receiving.is_useless(tx, self._origin, lacking.event, before)
+                    if not is_useless:
+                        self._resolver.receive(lacking, before)
                 except (RemoteError, MissingEventsError, TooLongError) as problem:
                     LOG.info("left out the event %s: %s", lacking.event.event_id, problem)
 
@@ -261,11 +270,15 @@ class _Job:
             with self._locks.own("room", self._room_id), self._db.write() as tx:
                 tx.seconds_to_resolve = SECONDS_PER_WRITE
                 while left and time.monotonic() < until:
+                    it = left[0]
                     try:
-                        receiving.receive(tx, *left[0])
+                        is_useless = receiving.is_useless(tx, self._origin, it.event)
+                        if not is_useless:
+                            receiving.receive(tx, *it)
+                            taken.append(it)
                     except MissingEventsError:
                         break
-                    taken.append(left.popleft())
+                    left.popleft()
         except TooLongError:  # the write is undone
             for it in taken:
                 self._resolver.receive(it)

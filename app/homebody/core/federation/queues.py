@@ -269,6 +269,9 @@ class Queues:
         before = None if lacking is None else self.fill_gap(waiting.origin, event, lacking)
         received = [Received(event, waiting.pdu.encode())]
         (signed,) = policy_servers.screen(self._db, self._client, room_id, received)
+        with self._db.read() as tx:
+            if receiving.is_useless(tx, waiting.origin, event, before):
+                return
         self._resolver.receive(signed, before)
         self.has_stored(room_id, before)
 

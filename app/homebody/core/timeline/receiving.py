@@ -139,6 +139,19 @@ def plan(tx: Reader, event: Event, before: Point | None) -> Plan:
     return plans.make(tx, event, before, now, is_allowed=is_allowed)
 
 
+def is_useless(tx: Reader, origin: str, event: Event, before: Point | None = None) -> bool:
+    """Return whether an event is rejected that a server sends which is not in the room.
+
+    Anybody could fill the disk with those. If another event follows one, it is fetched.
+    Raises MissingEventsError, TooLongError.
+    """
+    is_there = origin in state.joined(tx, event.room_id).servers
+    if is_there or partial_rooms.is_partial(tx, event.room_id):
+        return False
+    before, now = states(tx, event, before)
+    return _judge(tx, event, _auth_events(tx, event), before, now) == REJECTED
+
+
 def receive_outlier(tx: Tx, event: Event, encoded: bytes) -> str:
     """Store an event that others cite, without a place in the room's history.
 
