@@ -8,6 +8,7 @@ import inspect
 import itertools
 import logging
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -44,6 +45,14 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.register_profile("big", deadline=None, max_examples=1000, print_blob=True)
 settings.register_profile("courses", deadline=None, max_examples=10_000, print_blob=True)
 settings.load_profile("repeatable")
+
+
+def pytest_configure() -> None:
+    """Let SIGINT end what tests start, also if a shell runs pytest in the background: it has SIGINT
+    ignored then, and so would all processes that it starts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
