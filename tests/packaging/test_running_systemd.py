@@ -257,13 +257,13 @@ def test_a_new_version_is_asked_as_the_page_says(machine: Machine) -> None:
 
 
 def test_it_leaves_when_the_package_is_removed(machine: Machine) -> None:
-    names = ("sh", "-c", "cat /proc/[0-9]*/comm")
-    before = machine.run(*names, is_checked=False)
+    commands = ("sh", "-c", "cat /proc/[0-9]*/cmdline")
+    before = machine.run(*commands, is_checked=False)
 
     machine.run("dpkg", "-r", "homebody")
 
     assert "homebody" in before
-    assert "homebody" not in machine.run(*names, is_checked=False)
+    assert "homebody" not in machine.run(*commands, is_checked=False)
     assert Path(machine.root / "var/lib/homebody/homebody.db").exists()
 
 
