@@ -105,8 +105,8 @@ def test_writes_give_up_after_five_seconds_while_reads_go_on(tmp_path: Path, sta
 
     assert still_waiting == []
     assert all(refused(running, write.answer) for write in writes)
-    assert all(4.5 < write.seconds < 7 for write in writes)
-    assert slowest < 1.5
+    assert all(4.5 < write.seconds < 10 for write in writes)
+    assert slowest < 4  # reads that waited for the lock would take as long as the writes
     assert alice.send(room_id).status == 200
     assert len(bob.history(room_id)) == 2
     assert clients.problems(tmp_path) == []
