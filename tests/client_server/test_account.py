@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
 
+from homebody.core.encryption import backed_up_keys
 from homebody.core.events import state
 from homebody.core.rooms import membership as rooms
 from homebody.core.sessions import deactivation
+from homebody.storage.database import Database
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, Person
 from tests.helpers.rooms import refusal
@@ -136,23 +137,19 @@ def test_a_deactivated_user_has_left_every_room(
 def test_a_deactivated_user_has_also_left_a_room_that_another_device_joined_meanwhile(
     app: Application, login: Login, room: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deactivation, "ROOMS_AT_ONCE", 1)
     alice, bob = login("alice"), login("bob")
-    joined = [room(bob, alice) for _ in range(20)]
-    late = room(bob)
-    db = app.homeserver.database
+    joined, late = room(bob, alice), room(bob)
+    erase = backed_up_keys.erase
 
-    def join_once_it_has_begun() -> None:
-        while True:
-            with db.write() as tx:
-                if any(state.membership_of(tx, it, alice.user_id) == "leave" for it in joined):
-                    rooms.join(tx, late, alice.user_id)
-                    return
+    def join_and_erase(db: Database, user_id: str) -> None:
+        """Join another room between the write that leaves the rooms and the last one."""
+        assert membership(app, joined, alice) == "leave"
+        with db.write() as tx:
+            rooms.join(tx, late, user_id)
+        erase(db, user_id)
 
-    other_device = threading.Thread(target=join_once_it_has_begun)
-    other_device.start()
+    monkeypatch.setattr(backed_up_keys, "erase", join_and_erase)
     answer = alice.post("account/deactivate", json={"auth": PROOF})
-    other_device.join()
 
     assert answer.status_code == 200
     assert membership(app, late, alice) == "leave"

@@ -260,6 +260,7 @@ CHEAP = {
 LIMITED = {
     "/_homebody/invite/<token>",
     "/_homebody/reset/<token>",
+    "/_homebody/sign-on/again/<provider_id>",
     "/_homebody/sign-on/callback/<provider_id>",
     "/_homebody/sign-on/confirm/<provider_id>",
     "/_homebody/sign-on/link/<provider_id>",

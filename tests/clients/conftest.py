@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.clients.pages import TERMS
+from tests.helpers.pages import TERMS
 from tests.helpers.server import RunningServer, start
 
 _HERE = Path(__file__).parent

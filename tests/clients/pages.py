@@ -11,7 +11,6 @@ from tests.clients import js_client, nio_client
 from tests.clients.js_client import JsPerson
 
 PASSWORD = nio_client.PASSWORD
-TERMS = '[{id="rules", version="1", language="en", name="House rules", url="https://x.test/r"}]'
 
 
 @contextlib.asynccontextmanager

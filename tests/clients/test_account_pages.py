@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.clients.js_client import JsPerson
-from tests.clients.pages import PASSWORD, TERMS, browser, check_accessible
+from tests.clients.pages import PASSWORD, browser, check_accessible
+from tests.helpers.pages import TERMS
 from tests.helpers.server import ROOT, RunningServer, start
 
 NEW = "another long password"

@@ -6,7 +6,8 @@ Its user signs up and in by OAuth in headless Chromium.
 from pathlib import Path
 
 from tests.clients import phones
-from tests.clients.pages import TERMS, browser
+from tests.clients.pages import browser
+from tests.helpers.pages import TERMS
 from tests.clients.phones import Phone, settled, two, verify
 from tests.helpers.server import RunningServer, free_port, start
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests.clients import phones
 from tests.clients.js_client import JsPerson
-from tests.clients.pages import TERMS, browser
+from tests.clients.pages import browser
+from tests.helpers.pages import TERMS
 from tests.clients.phones import Phone
 from tests.helpers import certificates, proxies
 from tests.helpers.server import RunningServer, free_port, start

@@ -11,6 +11,8 @@ from werkzeug.test import TestResponse
 from tests.conftest import PASSWORD
 
 LOGIN = "/_homebody/login"
+TERMS = '[{id="rules", version="1", language="en", name="House rules", url="https://x.test/r"}]'
+"""A setting: rules that new users must agree to."""
 
 
 def field(page: TestResponse) -> str:
