@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.clients import phones
 from tests.clients.pages import browser
-from tests.helpers.pages import TERMS
 from tests.clients.phones import Phone, settled, two, verify
+from tests.helpers.pages import TERMS
 from tests.helpers.server import RunningServer, free_port, start
 
 pytestmark = phones.MARKS

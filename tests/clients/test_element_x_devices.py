@@ -14,9 +14,9 @@ import pytest
 from tests.clients import phones
 from tests.clients.js_client import JsPerson
 from tests.clients.pages import browser
-from tests.helpers.pages import TERMS
 from tests.clients.phones import Phone
 from tests.helpers import certificates, proxies
+from tests.helpers.pages import TERMS
 from tests.helpers.server import RunningServer, free_port, start
 
 pytestmark = phones.MARKS
