@@ -43,6 +43,8 @@ _READ_AT_ONCE: Final = 20_000
 """Rows, which takes a tenth of a second, in a thread."""
 _REMOVED_AT_ONCE: Final = 500
 FIRST_WAIT_MS: Final = 1_000
+STEADY_WAIT_MS: Final = 20_000
+FAILING_PER_WAIT: Final = 30
 MAX_WAIT_MS: Final = 24 * 3_600_000
 NOT_LOGGED: Final = 0
 """As `sent_upto`: what the server lacks is older than the log."""
@@ -180,9 +182,15 @@ def save(tx: Tx, sent_to_all: int, changed: Iterable[Progress]) -> None:
     )
 
 
-def wait_ms(tries: int) -> int:
-    """Return about how long to wait after a failure that follows this many other ones."""
-    return int(min(FIRST_WAIT_MS * 2 ** min(tries, 30), MAX_WAIT_MS))
+def wait_ms(tries: int, failing_ms: int) -> int:
+    """Return about how long to wait after a failure that follows this many other ones.
+
+    Waits double, but stay short beside the time for which the server has failed: 40 s after ten
+    minutes, five hours after a week. When a broken network is back, both sides wait, and neither
+    makes the request that would end the other's wait.
+    """
+    longest_ms = min(STEADY_WAIT_MS + failing_ms // FAILING_PER_WAIT, MAX_WAIT_MS)
+    return int(min(FIRST_WAIT_MS * 2 ** min(tries, 30), longest_ms))
 
 
 def make_due(tx: Tx, server: str) -> bool:

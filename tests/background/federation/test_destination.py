@@ -38,20 +38,31 @@ def has_unfinished(destination: Destination) -> bool:
     return destination.unfinished is not None
 
 
-def test_waits_double_up_to_a_day_and_end_after_a_week(b: Destination) -> None:
+def test_waits_double_while_they_are_short_beside_the_outage_and_end_after_a_week(
+    b: Destination,
+) -> None:
     now_ms, waits = NOW_MS, []
 
     while b.next_try_ts != NEVER:
         b.fail(now_ms, "down")
         if b.next_try_ts != NEVER:
-            waits.append(b.next_try_ts - now_ms)
+            waits.append((now_ms - NOW_MS, b.next_try_ts - now_ms))
             now_ms = b.next_try_ts
 
-    for number, wait_ms in enumerate(waits):
-        expected = min(1_000 * 2**number, DAY_MS)
-        assert 0.8 * expected <= wait_ms <= 1.2 * expected
-    assert 7 * DAY_MS < now_ms - NOW_MS < 9 * DAY_MS
-    assert 20 < len(waits) < 30
+    for number, (failing_ms, wait_ms) in enumerate(waits):
+        expected = min(1_000 * 2**number, 20_000 + failing_ms / 30)
+        assert 0.79 * expected <= wait_ms <= 1.21 * expected
+    assert 7 * DAY_MS < now_ms - NOW_MS < 8 * DAY_MS
+    assert 150 < len(waits) < 260
+
+
+def test_after_an_outage_of_ten_minutes_a_server_is_tried_again_within_a_minute(
+    b: Destination,
+) -> None:
+    while b.next_try_ts < NOW_MS + 600_000:
+        b.fail(max(NOW_MS, b.next_try_ts), "down")
+
+    assert b.next_try_ts < NOW_MS + 650_000
 
 
 def test_a_server_is_tried_when_its_time_has_come(b: Destination) -> None:

@@ -3,8 +3,9 @@
 New events are kept in memory, until there are too many or the server fails for some time: then they
 are read from the log again, from the server's place in it, and those in memory are dropped.
 
-After a failure the next attempt is made a second later, then after two, four, up to a day. A server
-that has failed for a week gets nothing until it makes a request itself.
+After a failure the next attempt is made a second later, then after two, four and so on, as long as
+that is short beside the time for which the server has failed (`outgoing.wait_ms`). A server that
+has failed for a week gets nothing until it makes a request itself.
 
 Nothing here waits or locks: the sender calls these functions while it holds its lock.
 """
@@ -32,7 +33,7 @@ LATE_S: Final = 5.0
 """From when on a server that is slow has a place of its own in the log."""
 REPEATED_TRIES: Final = 5
 """How many attempts repeat a transaction, as the server may have got it; then memory is freed."""
-TRIES_UNTIL_SKIPPED: Final = 12
+TRIES_UNTIL_SKIPPED: Final = 80
 """How often a server refuses a transaction with one event before it is left out: two hours."""
 MAX_QUEUED_BYTES: Final = 8 * 2**20
 MAX_WAITING_EDUS: Final = 1_000
@@ -210,10 +211,10 @@ class Destination:
 
     def fail(self, now_ms: int, problem: str, min_wait_ms: int = 0) -> None:
         """Note that an attempt failed, and when to make the next one."""
-        wait_ms = outgoing.wait_ms(self.tries)
+        self.failing_since_ts = self.failing_since_ts or now_ms
+        wait_ms = outgoing.wait_ms(self.tries, now_ms - self.failing_since_ts)
         self.tries += 1
         self.tried_ts = now_ms
-        self.failing_since_ts = self.failing_since_ts or now_ms
         self.problem = problem
         spread = random.uniform(2 - _SPREAD, _SPREAD)  # noqa: S311 - no secret
         min_wait_ms = min(min_wait_ms, outgoing.MAX_WAIT_MS)

@@ -148,7 +148,8 @@ def _all(tx: Reader) -> list[Json]:
 
 def _described(progress: Progress, sent_to_all: int | None) -> Json:
     is_failing = progress.tries > 0
-    interval = outgoing.wait_ms(progress.tries - 1) if is_failing else 0
+    failing_ms = max(0, progress.next_try_ts - (progress.failing_since_ts or 0))
+    interval = outgoing.wait_ms(progress.tries - 1, failing_ms) if is_failing else 0
     # the time of an attempt is not stored; NEVER and 0 are not times at which another is made
     is_timed = interval < progress.next_try_ts < outgoing.NEVER
     last = progress.next_try_ts - interval if is_timed else progress.failing_since_ts
