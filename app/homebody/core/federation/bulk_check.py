@@ -236,7 +236,7 @@ def run(given: BinaryIO, taken: BinaryIO) -> None:
 
 
 def _be_killed_first() -> None:
-    """Have the kernel kill this process, and not the server, when there is no memory left."""
+    """Have the kernel kill this process rather than the server when memory runs out."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
